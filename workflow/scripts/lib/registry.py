@@ -1,0 +1,124 @@
+"""One mechanism that finds architectures and losses by name: a decorated class or function in a file of its package.
+
+Discovery reads syntax trees and imports nothing, so a wrong name or parameter in the configuration is found in
+milliseconds, without torch. Only the file that holds the requested component is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lib.errors import BadInput
+
+LIB = Path(__file__).parent
+
+
+def register(name: str) -> Callable:
+    """Mark a class or function as the component `name` (a string literal, snake_case)."""
+    return lambda component: component
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The tail of an error message: the closest known words, and all of them."""
+    words = sorted(words)
+    close = difflib.get_close_matches(word, words, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{hint} Known: {', '.join(words) or 'none'}."
+
+
+@dataclass(frozen=True)
+class _Component:
+    file: Path
+    module: str
+    object_name: str
+    parameters: dict[str, str]  # name -> default as source text; "" where there is none
+
+
+class Registry:
+    """The components of one package of `lib`, for example `Registry("lib.models")`."""
+
+    def __init__(self, package: str):
+        self.package = package
+        self.kind = package.rpartition(".")[2].rstrip("s")
+
+    @cached_property
+    def _components(self) -> dict[str, _Component]:
+        found: dict[str, _Component] = {}
+        folder = LIB.joinpath(*self.package.split(".")[1:])
+        for file in sorted(folder.glob("*.py")):
+            for node in ast.parse(file.read_text(), str(file)).body:
+                for name in _registered_names(node):
+                    if name in found:
+                        raise ValueError(f"'{name}' is registered in both {found[name].file} and {file}")
+                    found[name] = _Component(file, f"{self.package}.{file.stem}", node.name, _parameters(node))
+        return found
+
+    def _find(self, name: str) -> _Component:
+        try:
+            return self._components[name]
+        except KeyError:
+            raise BadInput(f"There is no {self.kind} '{name}'.{did_you_mean(str(name), self._components)}") from None
+
+    def available(self) -> list[str]:
+        """Names of all components, sorted."""
+        return sorted(self._components)
+
+    def module(self, name: str) -> Path:
+        """The source file of a component; raises BadInput for an unknown name."""
+        return self._find(name).file
+
+    def parameters(self, name: str) -> dict[str, str]:
+        """Parameters of a component's constructor and the source text of their defaults ('' where required)."""
+        return dict(self._find(name).parameters)
+
+    def get(self, name: str) -> Callable:
+        """Import the component's file and return the component; raises BadInput for an unknown name."""
+        component = self._find(name)
+        return getattr(importlib.import_module(component.module), component.object_name)
+
+    def check(self, recipe: dict, context: Iterable[str]) -> None:
+        """Raise BadInput unless `recipe` names a component and only parameters of it.
+
+        `context` lists the parameters which the caller supplies; a recipe may not set them.
+        """
+        if "name" not in recipe:
+            raise BadInput(f"A {self.kind} recipe needs 'name'; got {recipe}.")
+        known = set(self.parameters(recipe["name"])) - set(context)
+        for key in recipe.keys() - {"name"} - known:
+            raise BadInput(
+                f"The {self.kind} '{recipe['name']}' has no parameter '{key}'.{did_you_mean(str(key), known)}"
+            )
+
+
+def _registered_names(node: ast.stmt) -> list[str]:
+    return [
+        decorator.args[0].value
+        for decorator in getattr(node, "decorator_list", [])
+        if isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Name)
+        and decorator.func.id == "register"
+    ]
+
+
+def _parameters(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
+    function = node
+    if isinstance(node, ast.ClassDef):
+        function = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+        if function is None:
+            return {}
+    positional = function.args.posonlyargs + function.args.args
+    defaults = [""] * (len(positional) - len(function.args.defaults))
+    defaults += [ast.unparse(d) for d in function.args.defaults]
+    table = {a.arg: d for a, d in zip(positional, defaults, strict=True)}
+    table |= {
+        a.arg: ast.unparse(d) if d else ""
+        for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    }
+    table.pop("self", None)
+    return table
