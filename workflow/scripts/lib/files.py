@@ -9,6 +9,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -45,6 +49,12 @@ def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinity raise ValueError."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, atomically."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def read_json(path: str | Path) -> dict:

@@ -1,0 +1,180 @@
+"""From the configuration to cells: meaning checked after the schema, every message naming the key and the fix."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+from lib.errors import BadInput
+from lib.registry import Registry, did_you_mean
+
+MODELS, LOSSES = Registry("lib.models"), Registry("lib.losses")
+# What the trainer supplies to constructors; a recipe may not set these.
+MODEL_CONTEXT = ("in_channels", "out_channels", "spatial_dims")
+LOSS_CONTEXT = ("classes", "class_frequencies", "spacing")
+SIMULATED_FILES = {"image": "{patient}_t1.nii.gz", "label": "{patient}_seg.nii.gz"}
+RESERVED = ("data", "cells", "attempts", "checkpoints", "logs", "benchmarks")  # other folders of results/
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained method in one situation."""
+
+    dataset: str
+    condition: str
+    protocol: str
+    architecture: str
+    loss: str
+    fold: int
+    seed: int
+
+    @property
+    def method(self) -> str:
+        return f"{self.architecture}+{self.loss}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(
+            f"results/cells/{self.dataset}/{self.condition}/{self.protocol}/{self.architecture}/{self.loss}"
+            f"/fold{self.fold}/seed{self.seed}"
+        )
+
+    def columns(self) -> dict:
+        """The columns that name the cell in every table."""
+        names = asdict(self)
+        return {k: names[k] for k in ("dataset", "condition", "protocol")} | {
+            "method": self.method,
+            **{k: names[k] for k in ("architecture", "loss", "fold", "seed")},
+        }
+
+
+def methods(experiment: dict) -> list[tuple[str, str]]:
+    """(architecture, loss) pairs of an experiment: its `methods`, or the cross without what it excludes."""
+    if "methods" in experiment:
+        return [_pair(text) for text in experiment["methods"]]
+    excluded = {_pair(text) for text in experiment.get("exclude", [])}
+    return [pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    architecture, _, loss = text.partition("+")
+    return architecture, loss
+
+
+def cells(config: dict) -> list[Cell]:
+    """All cells of the configured experiment."""
+    experiment = config["experiment"]
+    return [
+        Cell(dataset, condition, experiment["protocol"], architecture, loss, fold, seed)
+        for dataset in experiment["datasets"]
+        for condition in experiment["conditions"]
+        for architecture, loss in methods(experiment)
+        for fold in experiment["folds"]
+        for seed in experiment["seeds"]
+    ]
+
+
+def claims(config: dict) -> dict[str, dict]:
+    """The experiment's claims, their architectures replaced by the stand-ins that the experiment declares."""
+    stand_ins = config["experiment"].get("stand_ins", {})
+
+    def side(method: dict) -> dict:
+        return method | {"architecture": stand_ins.get(method["architecture"], method["architecture"])}
+
+    return {
+        name: claim | {"treatment": side(claim["treatment"]), "control": side(claim["control"])}
+        for name, claim in ((name, config["claims"][name]) for name in config["experiment"].get("claims", []))
+    }
+
+
+def check_meaning(config: dict) -> None:
+    """Raise BadInput for what a schema cannot see: unknown names, parameters and folds, claims without their methods.
+
+    `config` has passed the schema. Reads no data and imports no torch.
+    """
+    for kind, registry, context in (
+        ("architectures", MODELS, MODEL_CONTEXT),
+        ("losses", LOSSES, LOSS_CONTEXT),
+    ):
+        for name, recipe in config[kind].items():
+            try:
+                registry.check(recipe, context)
+            except BadInput as error:
+                raise BadInput(f"config, {kind}: {name}: {error}") from None
+
+    experiment = config["experiment"]
+    where = f"experiment '{experiment['name']}'"
+    if experiment["name"] in RESERVED:
+        raise BadInput(f"config, {where}: the name is a folder of results/ already; choose another name.")
+    if ("methods" in experiment) == ("architectures" in experiment and "losses" in experiment):
+        raise BadInput(
+            f"config, {where}: give either `methods: [architecture+loss, …]` or both `architectures:` and `losses:`."
+        )
+    for key in ("datasets", "conditions"):
+        for name in experiment[key]:
+            _known(name, config[key], f"{where}: {key}")
+    _known(experiment["protocol"], config["protocols"], f"{where}: protocol")
+    for key in ("methods", "exclude"):
+        for text in experiment.get(key, []):
+            architecture, loss = _pair(text)
+            _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
+            _known(loss, config["losses"], f"{where}: {key}: '{text}'")
+    for architecture, loss in methods(experiment):
+        _known(architecture, config["architectures"], f"{where}: architectures")
+        _known(loss, config["losses"], f"{where}: losses")
+
+    patch = config["protocols"][experiment["protocol"]]["patch"]
+    for name in experiment["datasets"]:
+        dataset = config["datasets"][name]
+        folds = dataset["splits"]["folds"]
+        for fold in experiment["folds"]:
+            if fold >= folds:
+                raise BadInput(
+                    f"config, {where}: folds: {fold} is too high, because dataset '{name}' has {folds} folds, numbered "
+                    f"from 0; use folds: {list(range(folds))} or raise datasets: {name}: splits: folds."
+                )
+        dims = 2 if dataset["preprocess"]["slices"] else 3
+        if len(patch) != dims:
+            raise BadInput(
+                f"config, protocols: {experiment['protocol']}: patch: {patch} has {len(patch)} sizes, but dataset "
+                f"'{name}' is trained in {dims}-D (preprocess: slices: {dataset['preprocess']['slices']}); give {dims}."
+            )
+        if "path" in dataset["source"] and "files" not in dataset:
+            raise BadInput(
+                f"config, datasets: {name}: a dataset with source: path needs files, for example\n"
+                '  files: {image: "{patient}.nii.gz", label: "{patient}_seg.nii.gz"}'
+            )
+        _check_structures(name, dataset["structures"])
+
+    run = set(methods(experiment))
+    for full, used in experiment.get("stand_ins", {}).items():
+        _known(full, config["architectures"], f"{where}: stand_ins")
+        _known(used, config["architectures"], f"{where}: stand_ins: {full}")
+    for name in experiment.get("claims", []):
+        _known(name, config["claims"], f"{where}: claims")
+    for name, claim in claims(config).items():
+        for side in ("treatment", "control"):
+            pair = claim[side]["architecture"], claim[side]["loss"]
+            if pair not in run:
+                raise BadInput(
+                    f"config, {where}: claims: {name} needs the method '{'+'.join(pair)}' ({side}), which the experiment "
+                    f"does not run; add it to methods, declare a stand-in, or drop the claim."
+                )
+
+
+def _known(name: str, known: dict, where: str) -> None:
+    if name not in known:
+        raise BadInput(f"config, {where}: '{name}' is not in the catalogue.{did_you_mean(str(name), known)}")
+
+
+def _check_structures(dataset: str, structures: dict[str, int | list[int]]) -> None:
+    owner: dict[int, str] = {}
+    for name, value in structures.items():
+        for label in value if isinstance(value, list) else [value]:
+            if label in owner:
+                raise BadInput(
+                    f"config, datasets: {dataset}: structures: label {label} belongs to both '{owner[label]}' and "
+                    f"'{name}'; each label value may belong to one structure."
+                )
+            owner[label] = name

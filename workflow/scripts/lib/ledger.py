@@ -1,0 +1,60 @@
+"""The ledger: one row per cell of an experiment, whatever became of it, and the tables of all cells together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from lib.config import Cell
+from lib.evaluation import COLUMNS
+from lib.files import read_json
+from lib.status import cell_state
+
+COST = (
+    "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
+    "device", "threads", "precision", "resumed", "resumed_elsewhere",
+)  # fmt: skip
+STATE = ("state", "stage", "reason", "message", "log", "attempts")
+CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
+
+
+def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
+    """One row per cell: its name, state and cost. Reads whatever exists; a cell without any record is `missing`."""
+    rows = []
+    for cell in cells:
+        state = cell_state(cell.folder)
+        cost_file = cell.folder / "training" / "cost.json"
+        cost = read_json(cost_file) if cost_file.exists() else {}
+        row = cell.columns() | {key: state[key] for key in STATE} | {key: cost.get(key) for key in COST}
+        rows.append(row | {"identity": cost.get("identity", "")})
+    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, "identity"])
+
+
+def gather_scores(cells: Iterable[Cell]) -> pd.DataFrame:
+    """The tidy score tables of all cells that have one, below each other."""
+    return _gather(cells, "scores.csv", COLUMNS)
+
+
+def gather_curves(cells: Iterable[Cell]) -> pd.DataFrame:
+    """The learning curves of all cells that have one, each row with the cell's name."""
+    columns = [*CELL, "iteration", "loss", "lr", "validation_dice", "seconds"]
+    return _gather(cells, "training/curve.csv", columns)
+
+
+def _gather(cells: Iterable[Cell], file: str, columns: list[str]) -> pd.DataFrame:
+    tables = [
+        pd.read_csv(path, dtype={"patient": str, "case": str}).assign(**cell.columns())
+        for cell in cells
+        if (path := cell.folder / file).exists()
+    ]
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def complaint(ledger: pd.DataFrame) -> str:
+    """What `strict: true` says about cells that are not ok; empty when all are."""
+    bad = ledger[ledger["state"] != "ok"]
+    lines = [f"  {r.method} fold {r.fold} seed {r.seed}: {r.state} {r.reason} {r.message}" for r in bad.itertuples()]
+    return f"{len(bad)} of {len(ledger)} cells are not ok:\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,112 @@
+"""What made a result: hashes of exactly the code that it used, versions, hardware, commit."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+LIB = Path(__file__).parent
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "nibabel", "nilearn", "statsmodels", "matplotlib", "snakemake")
+
+# Modules that watch a job and cannot change its result: an edit of them must not void a week of training.
+WATCHERS = {"lib.log", "lib.status", "lib.provenance", "lib.errors"}
+
+
+def code_hash(*sources: str | Path) -> str:
+    """SHA-256 over the meaning of source files and of every `lib` module that they import, directly or not.
+
+    A source is a path or the name of a module of `lib`. Syntax trees are hashed, without docstrings, so comments,
+    docstrings and layout do not count. Components found by name (architectures, losses) are not imports: name their
+    files. Raises FileNotFoundError for a source that is not there.
+    """
+    files: set[Path] = set()
+    waiting = [_module_file(s) if str(s).startswith("lib.") else Path(s) for s in sources]
+    while waiting:
+        file = waiting.pop()
+        if file is None or file in files:
+            continue
+        files.add(file)
+        waiting += [_module_file(name) for name in _imports(file)]
+    digests = sorted((file.stem, _tree_digest(file)) for file in files)
+    return hashlib.sha256(repr(digests).encode()).hexdigest()
+
+
+@cache
+def _tree_digest(file: Path) -> str:
+    tree = ast.parse(file.read_text(), str(file))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+            and isinstance(body[0].value.value, str)
+        ):
+            node.body = body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+@cache
+def _imports(file: Path) -> tuple[str, ...]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return tuple(sorted(n for n in names if n.startswith("lib.") and n not in WATCHERS))
+
+
+@cache
+def _module_file(name: str) -> Path | None:
+    base = LIB.joinpath(*name.split(".")[1:])
+    return next((f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()), None)
+
+
+def value_hash(value: object) -> str:
+    """SHA-256 of a JSON-able value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on; nothing is imported."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, str | int]:
+    """The machine that this process runs on, without its name."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
+        model = next((line.partition(":")[2].strip() for line in lines), model)
+    return {"system": platform.system(), "machine": platform.machine(), "cpu": model, "cores": os.cpu_count() or 1}
+
+
+def commit() -> str:
+    """The checked-out commit, with '+changes' where the tree differs from it; 'unknown' outside a repository."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=LIB, check=True, capture_output=True, text=True
+    ).stdout.strip()
