@@ -7,7 +7,9 @@ from itertools import product
 from pathlib import Path
 
 from lib.errors import BadInput
+from lib.provenance import value_hash
 from lib.registry import Registry, did_you_mean
+from lib.status import cell_state
 
 MODELS, LOSSES = Registry("lib.models"), Registry("lib.losses")
 # What the trainer supplies to constructors; a recipe may not set these.
@@ -73,6 +75,19 @@ def cells(config: dict) -> list[Cell]:
         for fold in experiment["folds"]
         for seed in experiment["seeds"]
     ]
+
+
+def recorded_state(cell: Cell) -> str:
+    """`ok` or `failed` as the cell's records say, else `missing`."""
+    return cell_state(cell.folder)["state"]
+
+
+def folder_state(folder: str) -> str:
+    """A hash of names, sizes and modification times of a folder's files; raises BadInput where there is no folder."""
+    if not Path(folder).is_dir():
+        raise BadInput(f"there is no folder '{folder}' (seen from {Path.cwd()}); correct the path.")
+    files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
+    return value_hash([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
 
 def claims(config: dict) -> dict[str, dict]:

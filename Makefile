@@ -1,0 +1,52 @@
+# make demo   the default experiment on data that needs no network, then the path of its report
+# make test   the tests
+# make help   the rest
+PYTHON ?= python3
+BIN    := .venv/bin
+GPUS   := $(shell nvidia-smi -L 2>/dev/null | wc -l)
+SNAKEMAKE = $(BIN)/snakemake $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
+
+COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format slurm lock clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segcross needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	touch $@
+
+demo: .venv/installed ## the default experiment, a few minutes; ends with the path of a report
+	$(SNAKEMAKE) --quiet rules
+	@echo; echo "The report is ready; open it in a browser:"; echo "  $(CURDIR)/results/demo/report/index.html"
+
+test: .venv/installed ## all tests
+	$(BIN)/python -m pytest
+
+check: .venv/installed ## lint and format of Python and Snakemake files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: .venv/installed ## format Python and Snakemake files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+slurm: .venv/installed ## add the Slurm plug-in (only where there is a Slurm: it slows every call elsewhere)
+	$(BIN)/python -m pip install -r requirements-slurm.lock
+
+# torch is pinned without a local version, and without the CUDA packages that its CUDA build asks for itself,
+# so that CPU and CUDA builds both satisfy the lock.
+lock: ## write the lock files from pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check uv
+	$(COMPILE) --extra test pyproject.toml | grep -vE '^(cuda-|triton|nvidia-[^m])' | sed -E 's/^(torch==[^+ ]+)\+.*/\1/' > requirements.lock
+	$(COMPILE) --extra slurm --constraint requirements.lock pyproject.toml | grep -E '^(snakemake-executor|throttler)' > requirements-slurm.lock
+
+clean: ## remove results, never the environment
+	rm -rf results .snakemake

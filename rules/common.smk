@@ -1,0 +1,74 @@
+"""From the configuration to names that the rules use: cells, wildcards, slices of the configuration, code hashes."""
+
+import copy
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+
+from lib import config as segcross
+from lib.errors import BadInput
+from lib.files import read_json
+from lib.provenance import code_hash, commit
+from lib.status import forget_failure
+
+# An overlay's experiment replaces the default one; deep merging would mix the two.
+overlay = workflow.config_settings.overwrite_config
+if "experiment" in overlay:
+    config["experiment"] = copy.deepcopy(overlay["experiment"])
+validate(config, "../config/schemas/config.schema.yaml")
+
+try:
+    segcross.check_meaning(config)
+except BadInput as error:
+    raise WorkflowError(str(error)) from None
+
+EXPERIMENT = config["experiment"]["name"]
+CELLS = segcross.cells(config)
+CLAIMS = segcross.claims(config)
+
+
+pathvars:
+    cell="{dataset}/{condition}/{protocol}/{architecture}/{loss}/fold{fold}/seed{seed}",
+
+
+wildcard_constraints:
+    experiment=EXPERIMENT,
+    dataset="|".join(config["datasets"]),
+    condition="|".join(config["conditions"]),
+    protocol="|".join(config["protocols"]),
+    architecture="|".join(config["architectures"]),
+    loss="|".join(config["losses"]),
+    fold=r"\d+",
+    seed=r"\d+",
+
+
+if config["retry_failed"] and workflow.is_main_process:
+    failed = [c for c in CELLS if segcross.recorded_state(c) == "failed"]
+    print(f"retry_failed: {len(failed)} recorded failures forgotten", file=sys.stderr)
+    for cell in [] if workflow.dryrun else failed:
+        forget_failure(cell.folder)
+
+
+def code(script, *components):
+    """Hash of a rule's script and of what it imports; components (found by name at run time) are named."""
+    return code_hash(Path(workflow.basedir) / "workflow" / "scripts" / f"{script}.py", *components)
+
+
+def of_dataset(key):
+    """A block of the dataset's configuration, as a rule parameter."""
+    return lambda wildcards: config["datasets"][wildcards.dataset][key]
+
+
+def cell_of(wildcards):
+    names = {k: getattr(wildcards, k) for k in ("dataset", "condition", "protocol", "architecture", "loss")}
+    return segcross.Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()
+
+
+def reported_cells():
+    """The cells that tables and report are made of: all, or with `partial` those that have ended."""
+    return [c for c in CELLS if not config["partial"] or (c.folder / "evaluate.json").exists()]

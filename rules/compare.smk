@@ -1,0 +1,92 @@
+"""From the cells to tables: ledger, pooled scores, ranking, claims. Reads tables only, imports no torch."""
+
+
+rule ledger:
+    input:
+        records=[f"{cell.folder}/evaluate.json" for cell in reported_cells()],
+        scores=[f"{cell.folder}/scores.csv" for cell in reported_cells()],
+    output:
+        ledger="results/{experiment}/ledger.csv",
+        scores="results/{experiment}/scores.csv",
+        curves="results/{experiment}/curves.csv",
+    log:
+        "results/logs/ledger/{experiment}.log",
+    benchmark:
+        "results/benchmarks/ledger/{experiment}.tsv"
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cells=[asdict(cell) for cell in CELLS],
+        code=code("ledger"),
+    script:
+        "../workflow/scripts/ledger.py"
+
+
+rule rank:
+    input:
+        scores="results/{experiment}/scores.csv",
+    output:
+        ranking="results/{experiment}/ranking.csv",
+        comparisons="results/{experiment}/comparisons.csv",
+    log:
+        "results/logs/rank/{experiment}.log",
+    benchmark:
+        "results/benchmarks/rank/{experiment}.tsv"
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        failed=config["failed_cells"],
+        empty=config["empty_masks"],
+        code=code("rank"),
+    script:
+        "../workflow/scripts/rank.py"
+
+
+rule judge_claims:
+    input:
+        scores="results/{experiment}/scores.csv",
+    output:
+        claims="results/{experiment}/claims.csv",
+    log:
+        "results/logs/judge_claims/{experiment}.log",
+    benchmark:
+        "results/benchmarks/judge_claims/{experiment}.tsv"
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        claims=CLAIMS,
+        failed=config["failed_cells"],
+        empty=config["empty_masks"],
+        code=code("judge_claims"),
+    script:
+        "../workflow/scripts/judge_claims.py"
+
+
+rule require_complete:
+    input:
+        ledger="results/{experiment}/ledger.csv",
+        report="results/{experiment}/report/index.html",
+    output:
+        complete=touch("results/{experiment}/complete"),
+    log:
+        "results/logs/require_complete/{experiment}.log",
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../workflow/scripts/require_complete.py"

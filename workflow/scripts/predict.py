@@ -1,0 +1,32 @@
+"""Predict the test cases of one cell in a supervised child process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.status import supervise
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    job = snakemake.params.job | {
+        "training": snakemake.input.training,
+        "store": snakemake.input.store,
+        "splits": snakemake.input.splits,
+        "index": snakemake.input.index,
+        "output": snakemake.output.predictions,
+        "threads": snakemake.threads,
+    }
+    record = supervise(
+        "predict",
+        "lib.inference:predict_cell",
+        job,
+        record=snakemake.output.record,
+        log=snakemake.log[0],
+        attempts=snakemake.config["attempts"],
+        upstream=snakemake.input.record,
+    )
+    if record["state"] == "failed":
+        Path(snakemake.output.predictions).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,30 @@
+"""Train one cell in a supervised child process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.status import supervise
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    job = snakemake.params.job | {
+        "store": snakemake.input.store,
+        "splits": snakemake.input.splits,
+        "output": snakemake.output.training,
+        "checkpoints": "results/checkpoints",
+        "threads": snakemake.threads,
+    }
+    record = supervise(
+        "train",
+        "lib.training:train_cell",
+        job,
+        record=snakemake.output.record,
+        log=snakemake.log[0],
+        attempts=snakemake.config["attempts"],
+    )
+    if record["state"] == "failed":
+        Path(snakemake.output.training).mkdir(parents=True, exist_ok=True)
