@@ -56,7 +56,9 @@ def methods(experiment: dict) -> list[tuple[str, str]]:
     if "methods" in experiment:
         return [_pair(text) for text in experiment["methods"]]
     excluded = {_pair(text) for text in experiment.get("exclude", [])}
-    return [pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded]
+    return [
+        pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded
+    ]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -122,7 +124,8 @@ def check_meaning(config: dict) -> None:
     where = f"experiment '{experiment['name']}'"
     if experiment["name"] in RESERVED:
         raise BadInput(f"config, {where}: the name is a folder of results/ already; choose another name.")
-    if ("methods" in experiment) == ("architectures" in experiment and "losses" in experiment):
+    given = {key for key in ("methods", "architectures", "losses", "exclude") if key in experiment}
+    if given != {"methods"} and given - {"exclude"} != {"architectures", "losses"}:
         raise BadInput(
             f"config, {where}: give either `methods: [architecture+loss, …]` or both `architectures:` and `losses:`."
         )

@@ -56,5 +56,8 @@ def _gather(cells: Iterable[Cell], file: str, columns: list[str]) -> pd.DataFram
 def complaint(ledger: pd.DataFrame) -> str:
     """What `strict: true` says about cells that are not ok; empty when all are."""
     bad = ledger[ledger["state"] != "ok"]
-    lines = [f"  {r.method} fold {r.fold} seed {r.seed}: {r.state} {r.reason} {r.message}" for r in bad.itertuples()]
+    lines = [
+        f"  {r.method} fold {r.fold} seed {r.seed}: {r.state} {r.reason} {r.message}"
+        for r in bad.itertuples()
+    ]
     return f"{len(bad)} of {len(ledger)} cells are not ok:\n" + "\n".join(lines) if lines else ""

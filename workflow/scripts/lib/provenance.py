@@ -13,7 +13,17 @@ from importlib import metadata
 from pathlib import Path
 
 LIB = Path(__file__).parent
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "nibabel", "nilearn", "statsmodels", "matplotlib", "snakemake")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "nibabel",
+    "nilearn",
+    "statsmodels",
+    "matplotlib",
+    "snakemake",
+)
 
 # Modules that watch a job and cannot change its result: an edit of them must not void a week of training.
 WATCHERS = {"lib.log", "lib.status", "lib.provenance", "lib.errors"}
@@ -94,7 +104,12 @@ def hardware() -> dict[str, str | int]:
     if cpuinfo.exists():
         lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
         model = next((line.partition(":")[2].strip() for line in lines), model)
-    return {"system": platform.system(), "machine": platform.machine(), "cpu": model, "cores": os.cpu_count() or 1}
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": model,
+        "cores": os.cpu_count() or 1,
+    }
 
 
 def commit() -> str:

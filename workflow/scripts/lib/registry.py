@@ -45,7 +45,6 @@ class Registry:
 
     def __init__(self, package: str):
         self.package = package
-        self.kind = package.rpartition(".")[2].rstrip("s")
 
     @cached_property
     def _components(self) -> dict[str, _Component]:
@@ -56,14 +55,18 @@ class Registry:
                 for name in _registered_names(node):
                     if name in found:
                         raise ValueError(f"'{name}' is registered in both {found[name].file} and {file}")
-                    found[name] = _Component(file, f"{self.package}.{file.stem}", node.name, _parameters(node))
+                    found[name] = _Component(
+                        file, f"{self.package}.{file.stem}", node.name, _parameters(node)
+                    )
         return found
 
     def _find(self, name: str) -> _Component:
         try:
             return self._components[name]
         except KeyError:
-            raise BadInput(f"There is no {self.kind} '{name}'.{did_you_mean(str(name), self._components)}") from None
+            raise BadInput(
+                f"{self.package} has no '{name}'.{did_you_mean(str(name), self._components)}"
+            ) from None
 
     def available(self) -> list[str]:
         """Names of all components, sorted."""
@@ -88,11 +91,11 @@ class Registry:
         `context` lists the parameters which the caller supplies; a recipe may not set them.
         """
         if "name" not in recipe:
-            raise BadInput(f"A {self.kind} recipe needs 'name'; got {recipe}.")
+            raise BadInput(f"A recipe of {self.package} needs 'name'; got {recipe}.")
         known = set(self.parameters(recipe["name"])) - set(context)
         for key in recipe.keys() - {"name"} - known:
             raise BadInput(
-                f"The {self.kind} '{recipe['name']}' has no parameter '{key}'.{did_you_mean(str(key), known)}"
+                f"'{recipe['name']}' of {self.package} has no parameter '{key}'.{did_you_mean(str(key), known)}"
             )
 
 
@@ -109,7 +112,9 @@ def _registered_names(node: ast.stmt) -> list[str]:
 def _parameters(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
     function = node
     if isinstance(node, ast.ClassDef):
-        function = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+        function = next(
+            (f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None
+        )
         if function is None:
             return {}
     positional = function.args.posonlyargs + function.args.args

@@ -88,7 +88,10 @@ def supervise(
         if entry["state"] == "ok" or entry["reason"] in SCIENTIFIC or _accidents([*past, entry]) >= attempts:
             write_json(record, entry)
             return entry
-    print(f"{_title(record)}: {stage} failed ({entry['reason']}): {entry['message']}  (log: {log})", file=sys.stderr)
+    print(
+        f"{_title(record)}: {stage} failed ({entry['reason']}): {entry['message']}  (log: {log})",
+        file=sys.stderr,
+    )
     sys.exit(143 if entry["reason"] == "timeout" else 1)
 
 
@@ -152,8 +155,14 @@ def _run(stage: str, target: str, job: dict, notes: Path, log: Path) -> dict:
         what = signal.Signals(interrupted[0]).name if interrupted else "SIGTERM"
         return {"state": "failed", "reason": "timeout", "message": f"stopped by {what}; the next run resumes"}
     hint = " (often the system's answer to a lack of memory)" if code == -signal.SIGKILL else ""
-    ending = f"killed by {signal.Signals(-code).name}{hint}" if code < 0 else f"exited with {code} and no outcome"
-    return {"state": "failed", "reason": "killed", "message": f"the process was {ending}" if code < 0 else ending}
+    ending = (
+        f"killed by {signal.Signals(-code).name}{hint}" if code < 0 else f"exited with {code} and no outcome"
+    )
+    return {
+        "state": "failed",
+        "reason": "killed",
+        "message": f"the process was {ending}" if code < 0 else ending,
+    }
 
 
 def _tee(child: subprocess.Popen, file, title: str) -> None:

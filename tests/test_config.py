@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+from conftest import ROOT
+from lib.config import Cell, cells, check_meaning, claims, folder_state, methods
+from lib.errors import BadInput
+from snakemake.utils import validate
+
+
+@pytest.fixture
+def config() -> dict:
+    merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    merged |= yaml.safe_load((ROOT / "config/claims.yaml").read_text())
+    validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
+    return copy.deepcopy(merged)
+
+
+def test_the_shipped_configuration_is_valid_and_names_its_cells(config):
+    check_meaning(config)
+    experiment = config["experiment"]
+    assert len(cells(config)) == 7 * len(experiment["folds"]) * len(experiment["seeds"])
+    cell = cells(config)[0]
+    assert cell.method == "segnet_narrow+ce"
+    assert str(cell.folder) == "results/cells/brain_cohort/clean/demo/segnet_narrow/ce/fold0/seed0"
+
+
+@pytest.mark.parametrize(
+    "overlay", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_shipped_experiment_is_valid(overlay):
+    merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    merged |= yaml.safe_load((ROOT / "config/claims.yaml").read_text())
+    for key, value in yaml.safe_load(overlay.read_text()).items():
+        merged[key] = merged[key] | value if key in merged and key != "experiment" else value
+    validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
+    check_meaning(merged)
+
+
+def test_cross_exclude_and_methods(config):
+    experiment = config["experiment"]
+    del experiment["methods"]
+    experiment |= {"architectures": ["unet", "segnet"], "losses": ["ce", "wce"], "exclude": ["segnet+wce"]}
+    assert methods(experiment) == [("unet", "ce"), ("unet", "wce"), ("segnet", "ce")]
+
+
+def test_columns_name_the_cell():
+    columns = Cell("d", "clean", "p", "unet", "ce", 1, 2).columns()
+    assert columns == {
+        "dataset": "d", "condition": "clean", "protocol": "p", "method": "unet+ce",
+        "architecture": "unet", "loss": "ce", "fold": 1, "seed": 2,
+    }  # fmt: skip
+
+
+def test_stand_ins_replace_the_architectures_of_claims(config):
+    claim = claims(config)["shallow_segnet_beats_segnet"]
+    assert claim["treatment"]["architecture"] == "shallow_segnet_narrow"
+    assert claim["control"]["architecture"] == "segnet_narrow"
+    assert config["claims"]["shallow_segnet_beats_segnet"]["control"]["architecture"] == "segnet"
+
+
+def change(path: str, value):
+    """A change of the configuration: dotted path and new value."""
+
+    def apply(config: dict) -> None:
+        *parents, last = path.split(".")
+        for key in parents:
+            config = config[key]
+        config[last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (change("losses.dbce.name", "dilated_ce"), r"losses: dbce: lib.losses has no 'dilated_ce'"),
+        (change("losses.dbce.radious", 3), r"losses: dbce: .*no parameter 'radious'. Did you mean 'radius'\?"),
+        (change("architectures.unet.widht", 3), r"architectures: unet: .*Did you mean 'width'\?"),
+        (change("architectures.unet.in_channels", 3), r"architectures: unet: .*no parameter 'in_channels'"),
+        (change("experiment.methods", ["unet+cee"]), r"methods: 'unet\+cee': 'cee' is not in the catalogue. Did you mean 'ce'\?"),
+        (change("experiment.datasets", ["brain_cohrt"]), r"datasets: 'brain_cohrt' is not in the catalogue. Did you mean 'brain_cohort'\?"),
+        (change("experiment.protocol", "dmo"), r"protocol: 'dmo' .*Did you mean 'demo'\?"),
+        (change("experiment.folds", [0, 2]), r"folds: 2 is too high.*has 2 folds.*folds: \[0, 1\]"),
+        (change("experiment.name", "cells"), r"the name is a folder of results/"),
+        (change("experiment.architectures", ["unet"]), r"give either `methods: .*or both `architectures:` and `losses:`"),
+        (change("experiment.claims", ["dbce_beats_everything"]), r"claims: 'dbce_beats_everything' is not in the catalogue"),
+        (change("experiment.stand_ins", {}), r"needs the method 'shallow_segnet\+wce' \(treatment\).*add it to methods"),
+        (change("protocols.demo.patch", [8, 8, 8]), r"protocols: demo: patch: \[8, 8, 8\] has 3 sizes.*trained in 2-D"),
+        (change("datasets.brain_cohort.source", {"path": "/data"}), r"datasets: brain_cohort: .*needs files"),
+        (change("datasets.brain_cohort.structures", {"a": 1, "b": [2, 1]}), r"label 1 belongs to both 'a' and 'b'"),
+    ],
+)  # fmt: skip
+def test_meaning_is_checked_and_the_message_names_key_value_and_fix(config, edit, message):
+    edit(config)
+    with pytest.raises(BadInput, match=message):
+        check_meaning(config)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (change("experiment.sedes", [0]), "sedes"),
+        (change("experiment.seeds", ["a"]), "'a' is not of type 'integer'"),
+        (change("protocols.demo.optimizer", "adamm"), "'adamm' is not one of"),
+        (change("protocols.demo.iterations", 0), "less than the minimum"),
+        (change("datasets.brain_cohort.preprocess.spacing", [1, 1]), "too short"),
+        (change("datasets.my-data", {}), "my-data"),
+        (change("architecture", {}), "architecture"),
+    ],
+)
+def test_the_schema_refuses_unknown_keys_and_values(config, edit, message):
+    edit(config)
+    with pytest.raises(Exception, match=message):
+        validate(config, str(ROOT / "config/schemas/config.schema.yaml"))
+
+
+def test_a_source_folder_is_watched(tmp_path):
+    (tmp_path / "a.nii").write_text("1")
+    before = folder_state(str(tmp_path))
+    assert folder_state(str(tmp_path)) == before
+    (tmp_path / "b.nii").write_text("1")
+    assert folder_state(str(tmp_path)) != before
+    with pytest.raises(BadInput, match="there is no folder 'nowhere'"):
+        folder_state("nowhere")
+
+
+def test_profiles_agree_with_the_configuration():
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    slurm = yaml.safe_load((ROOT / "slurm-gpu/config.yaml").read_text())
+    assert not default.keys() & slurm.keys(), "profiles/default would win over slurm-gpu key by key"
+    schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
+    assert default["retries"] + 1 == schema["properties"]["attempts"]["default"]
+    assert "code" not in default["rerun-triggers"]
+    assert "resources" not in default
+
+
+def test_the_conda_environment_is_the_lock_file():
+    environment = yaml.safe_load((ROOT / "envs/segcross.yaml").read_text())
+    assert {"pip": ["-r ../requirements.lock"]} in environment["dependencies"]
+    lock = dict(
+        line.strip().split("==")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    )
+    assert lock["torch"] and "+" not in lock["torch"], "a local version would shut out CPU or CUDA builds"
+    assert lock["snakemake"] == "9.27.1"

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from lib.errors import BadInput
+from lib.registry import Registry
+
+FAMILY = """
+from lib.registry import register
+
+@register("plain")
+def plain(width: int = 8, *, depth: int): ...
+
+@register("other")
+class Other:
+    def __init__(self, classes, rate: float = 0.5): ...
+
+class NotRegistered:
+    def __init__(self, hidden): ...
+"""
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch) -> Registry:
+    package = tmp_path / "things"
+    package.mkdir()
+    (package / "family.py").write_text(FAMILY)
+    monkeypatch.setattr("lib.registry.LIB", tmp_path)
+    return Registry("lib.things")
+
+
+def test_finds_components_and_their_parameters_without_importing(registry):
+    assert registry.available() == ["other", "plain"]
+    assert registry.parameters("plain") == {"width": "8", "depth": ""}
+    assert registry.parameters("other") == {"classes": "", "rate": "0.5"}
+    assert registry.module("plain").name == "family.py"
+
+
+def test_unknown_name_and_parameter_say_what_was_meant(registry):
+    with pytest.raises(
+        BadInput, match=r"lib.things has no 'plane'. Did you mean 'plain'\? Known: other, plain"
+    ):
+        registry.get("plane")
+    with pytest.raises(
+        BadInput, match=r"'plain' of lib.things has no parameter 'widht'. Did you mean 'width'\?"
+    ):
+        registry.check({"name": "plain", "widht": 3}, context=())
+    with pytest.raises(BadInput, match="has no parameter 'classes'"):
+        registry.check({"name": "other", "classes": 3}, context=["classes"])
+    with pytest.raises(BadInput, match="needs 'name'"):
+        registry.check({"width": 3}, context=())
+    registry.check({"name": "other", "rate": 0.1}, context=["classes"])
+
+
+def test_a_name_registered_twice_is_refused(registry):
+    (registry.module("plain").parent / "second.py").write_text(
+        'from lib.registry import register\n@register("plain")\ndef again(): ...\n'
+    )
+    with pytest.raises(ValueError, match=r"'plain' is registered in both .*family.py and .*second.py"):
+        Registry("lib.things").available()
+
+
+def test_planning_imports_no_torch():
+    program = (
+        "import sys; sys.path.insert(0, 'workflow/scripts'); from lib.config import MODELS, LOSSES;"
+        "assert {'unet', 'segnet'} <= set(MODELS.available()) and 'cross_entropy' in LOSSES.available();"
+        "MODELS.check({'name': 'unet', 'width': 8}, ()); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from lib.config import Cell
+from lib.ledger import build_ledger, complaint
+from lib.status import cell_state, forget_failure, supervise
+
+CELL = Cell("hearts", "clean", "smoke", "unet", "ce", fold=0, seed=1)
+
+ENDINGS = """
+import os, signal, sys, time
+from pathlib import Path
+from lib.errors import BadInput, Diverged
+
+def fine(job): print("iteration 1/1 loss 0.5"); return {"cases": 3}
+def diverges(job): raise Diverged("loss is nan at iteration 7")
+def bad(job): raise BadInput("a.nii.gz is truncated")
+def crashes(job): raise KeyError("oops")
+def out_of_memory(job): raise MemoryError("cannot allocate")
+def torch_out_of_memory(job): raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")
+def cpu_allocator(job): raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
+def killed(job): os.kill(os.getpid(), signal.SIGKILL)
+def leaves(job): os._exit(3)
+def second_time(job):
+    flag = Path("flag")
+    if flag.exists(): return {}
+    flag.touch(); raise OSError("node trouble")
+def sleeps(job):
+    Path("started").touch(); print(os.getpid(), file=open("pid", "w"), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def stage(in_tmp, monkeypatch):
+    """Run one supervised stage whose target is a function of ENDINGS."""
+    (in_tmp / "endings.py").write_text(ENDINGS)
+    monkeypatch.setattr("lib.status.SCRIPTS", f"{ROOT / 'workflow/scripts'}{os.pathsep}{in_tmp}")
+
+    def run(ending: str, name: str = "train", attempts: int = 1, **options) -> dict:
+        return supervise(
+            name,
+            f"endings:{ending}",
+            {"threads": 1},
+            record=CELL.folder / f"{name}.json",
+            log=f"results/logs/{name}.log",
+            attempts=attempts,
+            **options,
+        )
+
+    return run
+
+
+def test_success_is_recorded_with_its_result_and_log(stage):
+    record = stage("fine")
+    assert (record["state"], record["result"], record["attempts"]) == ("ok", {"cases": 3}, 1)
+    assert json.loads((CELL.folder / "train.json").read_text()) == record
+    log = Path("results/logs/train.log").read_text()
+    assert "lib.child endings:fine" in log and "iteration 1/1" in log
+
+
+@pytest.mark.parametrize(("ending", "reason"), [("diverges", "diverged"), ("bad", "bad-input")])
+def test_a_scientific_failure_is_a_result_at_once(stage, ending, reason):
+    record = stage(ending, attempts=3)
+    assert (record["state"], record["reason"], record["attempts"]) == ("failed", reason, 1)
+    assert cell_state(CELL.folder)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason", "message"),
+    [
+        ("crashes", "error", "'oops'"),
+        ("out_of_memory", "out-of-memory", "cannot allocate"),
+        ("torch_out_of_memory", "out-of-memory", "CUDA out of memory"),
+        ("cpu_allocator", "out-of-memory", "not enough memory"),
+        ("killed", "killed", "SIGKILL"),
+        ("leaves", "killed", "exited with 3 and no outcome"),
+    ],
+)
+def test_an_accident_fails_the_job_until_the_last_attempt_records_it(stage, ending, reason, message):
+    with pytest.raises(SystemExit) as stopped:
+        stage(ending, attempts=2)
+    assert stopped.value.code == 1
+    assert not (CELL.folder / "train.json").exists()
+    known = cell_state(CELL.folder)
+    assert (known["state"], known["reason"]) == ("missing", reason) and message in known["message"]
+
+    record = stage(ending, attempts=2)
+    assert (record["state"], record["reason"], record["attempts"]) == ("failed", reason, 2)
+    assert message in record["message"]
+
+
+def test_an_accident_then_success(stage):
+    with pytest.raises(SystemExit):
+        stage("second_time", attempts=2)
+    assert stage("second_time", attempts=2)["state"] == "ok"
+
+
+def test_the_failure_of_the_stage_before_is_passed_on_and_nothing_runs(stage):
+    stage("diverges", "train")
+    passed = stage("crashes", "predict", upstream=CELL.folder / "train.json")
+    assert (passed["stage"], passed["reason"]) == ("train", "diverged")
+    assert "Not run: train failed" in Path("results/logs/predict.log").read_text()
+
+
+def test_forgetting_a_failure_starts_afresh(stage):
+    stage("diverges", "train")
+    stage("fine", "predict", upstream=CELL.folder / "train.json")
+    forget_failure(CELL.folder)
+    assert cell_state(CELL.folder)["state"] == "missing"
+    assert stage("fine", "train")["attempts"] == 1
+
+
+SUPERVISOR = """
+import sys; sys.path[:0] = [{scripts!r}]
+import lib.status; lib.status.SCRIPTS = {path!r}
+lib.status.supervise("train", "endings:sleeps", {{"threads": 1}}, record={record!r}, log="results/logs/train.log", attempts=1)
+"""
+
+
+@pytest.fixture
+def sleeping(stage, in_tmp):
+    """A supervisor in its own process, whose child sleeps."""
+    scripts = str(ROOT / "workflow/scripts")
+    program = SUPERVISOR.format(
+        scripts=scripts, path=f"{scripts}{os.pathsep}{in_tmp}", record=str(CELL.folder / "train.json")
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: Path("pid").exists() and Path("pid").read_text().strip())
+    yield process, int(Path("pid").read_text())
+    process.kill()
+    process.wait()
+
+
+def _wait_for(condition, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.02)
+
+
+def _gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_is_never_a_failure(sleeping, number):
+    process, child = sleeping
+    process.send_signal(number)
+    assert process.wait(10) == 143
+    assert _gone(child)
+    known = cell_state(CELL.folder)
+    assert (known["state"], known["reason"]) == ("missing", "timeout")
+    assert not (CELL.folder / "train.json").exists()
+
+
+def test_a_killed_supervisor_takes_its_child_along_and_leaves_a_note(sleeping):
+    process, child = sleeping
+    process.kill()
+    process.wait()
+    _wait_for(lambda: _gone(child))
+    assert cell_state(CELL.folder)["reason"] == "killed"
+
+
+def test_the_ledger_has_a_row_for_every_cell_whatever_became_of_it(stage):
+    stage("diverges")
+    other = Cell("hearts", "clean", "smoke", "unet", "ce", fold=1, seed=1)
+    ledger = build_ledger([CELL, other])
+    assert ledger["state"].tolist() == ["failed", "missing"]
+    assert ledger["reason"].tolist() == ["diverged", ""]
+    assert ledger["method"].tolist() == ["unet+ce"] * 2
+    assert "2 of 2 cells are not ok" in complaint(ledger)
+    assert complaint(ledger.assign(state="ok")) == ""
