@@ -1,0 +1,368 @@
+# ruff: noqa: E501
+"""Plausible tables and images of an experiment that never ran, for the tests of figures and report."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+STRUCTURES = {"csf": 1, "gray_matter": 2, "white_matter": 3}
+PLACE = {"dataset": "brain_cohort", "condition": "clean", "protocol": "demo"}
+METHODS = {  # architecture+loss: mean Dice that the fake scores scatter around
+    "segnet_narrow+ce": 0.71,
+    "shallow_segnet_narrow+ce": 0.80,
+    "shallow_segnet_narrow+wce": 0.815,
+    "shallow_segnet_unpool_narrow+ce": 0.78,
+    "unet_narrow+ce": 0.81,
+    "unet_narrow+balanced_ce": 0.74,
+    "unet_narrow+dbce": 0.82,
+}
+DIAGONAL = 120.0
+METRICS = ("dice", "iou", "precision", "recall", "hd95", "assd", "nsd", "rvd")
+FAILED = ("unet_narrow+balanced_ce", 1, 2)
+MISSING = ("segnet_narrow+ce", 0, 1)
+
+
+def names(method: str) -> dict[str, str]:
+    architecture, loss = method.split("+")
+    return {**PLACE, "method": method, "architecture": architecture, "loss": loss}
+
+
+def fake_scores(
+    methods=METHODS, patients=12, folds=2, seeds=3, failed=FAILED, missing=MISSING
+) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    effect = rng.normal(0, 0.03, patients)
+    rows = []
+    for method, level in methods.items():
+        for fold in range(folds):
+            for seed in range(seeds):
+                if (method, fold, seed) == missing:
+                    continue
+                shift = rng.normal(0, 0.012)
+                for p in range(fold, patients, folds):
+                    for structure, offset in zip(STRUCTURES, (-0.09, 0.02, 0.07), strict=True):
+                        dice = float(
+                            np.clip(level + offset + effect[p] + shift + rng.normal(0, 0.02), 0.05, 0.99)
+                        )
+                        status = "scored"
+                        if method.startswith("segnet") and structure == "csf" and p in (1, 4):
+                            status = "missed"
+                        if (method, fold, seed) == failed:
+                            status = "failed"
+                        worst = status != "scored"
+                        dice = 0.0 if worst else dice
+                        values = {
+                            "dice": dice, "iou": dice / (2 - dice), "precision": min(1.0, dice + 0.01),
+                            "recall": max(0.0, dice - 0.01), "hd95": DIAGONAL if worst else 12 * (1 - dice),
+                            "assd": DIAGONAL if worst else 4 * (1 - dice), "nsd": dice**0.5, "rvd": -1.0 if worst else 0.1 - dice / 9,
+                        }  # fmt: skip
+                        for metric, value in values.items():
+                            unit = "mm" if metric in ("hd95", "assd") else ""
+                            rows.append(
+                                {
+                                    **names(method),
+                                    "fold": fold,
+                                    "seed": seed,
+                                    "patient": f"sub{p:02d}",
+                                    "case": f"sub{p:02d}",
+                                }
+                                | {
+                                    "structure": structure,
+                                    "metric": metric,
+                                    "value": value,
+                                    "unit": unit,
+                                    "status": status,
+                                }
+                            )
+    return pd.DataFrame(rows)
+
+
+def fake_ledger(methods=METHODS, folds=2, seeds=3, failed=FAILED, missing=MISSING) -> pd.DataFrame:
+    rows = []
+    for i, method in enumerate(methods):
+        for fold in range(folds):
+            for seed in range(seeds):
+                log = f"results/logs/train/{method}/fold{fold}/seed{seed}.log"
+                row = {
+                    **names(method),
+                    "fold": fold,
+                    "seed": seed,
+                    "state": "ok",
+                    "stage": "evaluate",
+                    "reason": "",
+                    "message": "",
+                }
+                row |= {
+                    "log": log,
+                    "attempts": 1,
+                    "wall_seconds": 40.0 + 9 * i + seed,
+                    "gpu_hours": 0.0,
+                    "energy_kwh": np.nan,
+                }
+                row |= {
+                    "peak_memory_mb": 700.0 + 90 * i,
+                    "parameters": 35_000 * (i + 2),
+                    "flops": 1.4e8 * (i + 1),
+                }
+                row |= {
+                    "samples_per_second": 90.0 - 8 * i,
+                    "device": "cpu",
+                    "threads": 1,
+                    "precision": "float32",
+                }
+                row |= {"resumed": 0, "resumed_elsewhere": False, "identity": f"{i}{fold}{seed}" * 8}
+                if (method, fold, seed) == failed:
+                    row |= {"state": "failed", "stage": "train", "reason": "diverged", "attempts": 1}
+                    row |= {"message": "training loss is nan at iteration 37; lower lr or clip"}
+                if (method, fold, seed) == missing:
+                    row |= {
+                        "state": "missing",
+                        "stage": "",
+                        "message": "no record: not run, or lost with its machine",
+                        "log": "",
+                    }
+                    row |= dict.fromkeys(
+                        (
+                            "wall_seconds",
+                            "gpu_hours",
+                            "peak_memory_mb",
+                            "parameters",
+                            "flops",
+                            "samples_per_second",
+                        ),
+                        np.nan,
+                    )
+                    row |= {"device": "", "threads": np.nan, "precision": "", "attempts": 0}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fake_ranking(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means with a normal interval over patients; top group = within 0.03 Dice of the highest mean."""
+    if scores.empty:
+        return pd.DataFrame(columns=RANKING)
+    mean = scores.groupby([*KEYS, "fold", "seed", "patient", "case", "metric"], sort=False).agg(
+        value=("value", "mean"), status=("status", lambda s: "failed" if (s == "failed").all() else "scored")
+    )
+    both = pd.concat([scores, mean.reset_index().assign(structure="mean")])
+    rows = []
+    for key, group in both.groupby([*KEYS, "structure", "metric"], sort=False):
+        raw = scores[(scores["method"] == key[3]) & (scores["metric"] == key[7])]
+        raw = raw if key[6] == "mean" else raw[raw["structure"] == key[6]]
+        per_patient = group.groupby("patient")["value"].mean()
+        half = 2.2 * per_patient.std() / np.sqrt(len(per_patient))
+        rows.append(
+            dict(zip([*KEYS, "structure", "metric"], key, strict=True))
+            | {
+                "n_patients": len(per_patient),
+                "n_cases": group["case"].nunique(),
+                "n_seeds": group["seed"].nunique(),
+            }
+            | {"n_values": len(group)}
+            | {
+                f"n_{s}": int((raw["status"] == s).sum())
+                for s in ("missed", "hallucinated", "both_empty", "failed")
+            }
+            | {
+                "mean": per_patient.mean(),
+                "low": per_patient.mean() - half,
+                "high": per_patient.mean() + half,
+            }
+        )
+    table = pd.DataFrame(rows)
+    down = table["metric"].isin(["hd95", "assd"])
+    signed = table["mean"].where(~down, -table["mean"])
+    groups = signed.groupby([table["structure"], table["metric"]])
+    table["rank"] = groups.rank(ascending=False).astype(int)
+    n_methods = table["method"].nunique()
+    table["rank_low"], table["rank_high"] = (
+        (table["rank"] - 1).clip(1),
+        (table["rank"] + 1).clip(upper=n_methods),
+    )
+    table["p_best"] = (1 / table["rank"] ** 2).round(3)
+    table["top_group"] = groups.transform("max") - signed < 0.03
+    table["seeds_enough"] = table["n_seeds"] >= 3
+    return table[RANKING]
+
+
+def fake_comparisons(ranking: pd.DataFrame) -> pd.DataFrame:
+    means = ranking[(ranking["structure"] == "mean") & (ranking["metric"] == "dice")]
+    rows = []
+    for a, b in combinations(means.to_dict("records"), 2):
+        difference = a["mean"] - b["mean"]
+        separated = abs(difference) > 0.03 and min(a["n_seeds"], b["n_seeds"]) >= 3
+        p = 0.004 if separated else 0.3
+        rows.append(
+            {**PLACE, "metric": "dice", "structure": "mean", "method_a": a["method"], "method_b": b["method"]}
+            | {
+                "difference": difference,
+                "low": difference - 0.02,
+                "high": difference + 0.02,
+                "p": p,
+                "p_holm": min(1, 2 * p),
+            }
+            | {"separated": separated, "n_patients": 12, "n_seeds": 3}
+        )
+    return pd.DataFrame(rows, columns=COMPARISONS)
+
+
+def fake_claims() -> pd.DataFrame:
+    shallow = "Shallow SegNet with bilinear interpolation and weighted cross-entropy loss for semantic segmentation of brain tissue"
+    dilated = "Dilated Balanced cross entropy loss for medical image segmentation"
+    table = [
+        ("shallow_segnet_beats_segnet", shallow, "mean Dice rises by 0.11 over SegNet, to 0.83", "shallow_segnet_narrow+wce",
+         "segnet_narrow+ce", 0.11, 0.83, 0.105, 0.06, 0.149, 0.004, "reproduced"),
+        ("shallow_segnet_beats_unet", shallow, "more accurate than the existing U-Net (no number given)", "shallow_segnet_narrow+wce",
+         "unet_narrow+ce", np.nan, 0.83, 0.005, -0.021, 0.031, 0.61, "inconclusive"),
+        ("bilinear_beats_unpooling", shallow, "bilinear interpolation replaces max-unpooling (implied; no number given)",
+         "shallow_segnet_narrow+ce", "shallow_segnet_unpool_narrow+ce", np.nan, np.nan, 0.02, 0.004, 0.036, 0.04, "reproduced"),
+        ("dbce_beats_balanced_ce", dilated, "outperforms balanced cross-entropy by a large margin", "unet_narrow+dbce",
+         "unet_narrow+balanced_ce", 0.2, np.nan, 0.08, 0.05, 0.11, 0.003, "smaller"),
+        ("dbce_beats_ce", dilated, "superior to cross-entropy (no number reachable)", "unet_narrow+dbce",
+         "unet_narrow+ce", np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, "missing"),
+    ]  # fmt: skip
+    keys = ("claim", "source", "says", "treatment", "control", "published_difference", "published_treatment", "difference",
+            "low", "high", "p", "verdict")  # fmt: skip
+    rows = []
+    for values in table:
+        row = dict(zip(keys, values, strict=True))
+        measured = not np.isnan(row["difference"])
+        row |= {
+            **PLACE,
+            "kind": "superior",
+            "metric": "dice",
+            "margin": 0.0,
+            "p_holm": min(1.0, row["p"] * 5),
+        }
+        row |= {"mean_treatment": METHODS[row["treatment"]] if measured else np.nan}
+        row |= {"mean_control": METHODS[row["control"]] if measured else np.nan}
+        row |= {"n_patients": 12 if measured else np.nan, "n_seeds": 3 if measured else np.nan}
+        row |= {
+            "sentence": f"Verdict {row['verdict']}: {row['treatment']} against {row['control']}."
+            if measured
+            else "Not measured."
+        }
+        rows.append(row)
+    return pd.DataFrame(rows, columns=CLAIMS)
+
+
+def fake_curves(methods=METHODS, folds=2, seeds=3) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = []
+    for method, level in methods.items():
+        for fold in range(folds):
+            for seed in range(seeds):
+                if (method, fold, seed) == MISSING:
+                    continue
+                stop = 40 if (method, fold, seed) == FAILED else 150
+                for iteration in range(5, stop + 1, 5):
+                    fall = np.exp(-iteration / 45)
+                    validated = iteration % 25 == 0
+                    rows.append(
+                        {**names(method), "fold": fold, "seed": seed, "iteration": iteration}
+                        | {
+                            "training_loss": (0.25 + 1.2 * fall)
+                            * (3 if "dbce" in method else 1)
+                            * rng.normal(1, 0.06),
+                            "lr": 2e-3,
+                        }
+                        | {
+                            "validation_dice": level * (1 - fall) + rng.normal(0, 0.012)
+                            if validated
+                            else np.nan
+                        }
+                        | {"seconds": iteration * 0.3}
+                    )
+    return pd.DataFrame(rows)
+
+
+def fake_images(
+    folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int = 0
+) -> tuple[pd.DataFrame, dict]:
+    """Write nested ellipsoids of 44 × 56 × 18 voxels (1.5 × 1.25 × 4 mm) with axes flipped; index and prediction folders."""
+    rng = np.random.default_rng(2)
+    affine = np.diag([-1.5, 1.25, 4.0, 1.0])
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.15, 1.15, n) for n in (44, 56, 18)), indexing="ij"))
+    index, folders = [], {}
+    for case in sorted(scores["case"].unique()):
+        wobble = rng.normal(0, 1, (3, 3)) * 0.06
+        warped = grid + np.einsum("ij,jxyz->ixyz", wobble, np.sin(2.5 * grid + rng.uniform(0, 6)))
+        radius = np.sqrt((warped**2).sum(0)) * (1 + 0.05 * np.sin(5 * np.arctan2(warped[1], warped[0])))
+
+        def labels(r):
+            return np.digitize(-r, [-1.0, -0.88, -0.62]).astype(np.uint8)
+
+        reference = labels(radius)
+        image = np.array([10, 60, 110, 160])[reference] + rng.normal(0, 9, reference.shape)
+        paths = folder / f"{case}_t1.nii.gz", folder / f"{case}_seg.nii.gz"
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), paths[0])
+        nib.save(nib.Nifti1Image(reference, affine), paths[1])
+        index.append({"case": case, "patient": case, "image": str(paths[0]), "label": str(paths[1])})
+        for method, level in methods.items():
+            rows = scores[(scores["case"] == case) & (scores["method"] == method) & (scores["seed"] == seed)]
+            if rows.empty or (rows["status"] == "failed").all():
+                continue
+            fold = int(rows["fold"].iloc[0])
+            out = folder / method.replace("+", "/") / f"fold{fold}" / f"seed{seed}" / "predictions"
+            out.mkdir(parents=True, exist_ok=True)
+            noise = (1 - level) * 0.35
+            guess = labels(
+                radius * (1 + noise * np.sin(9 * warped[0] + 3 * level))
+                + rng.normal(0, noise * 0.3, radius.shape)
+            )
+            nib.save(nib.Nifti1Image(guess, affine), out / f"{case}.nii.gz")
+            folders[method, fold, seed] = out
+    return pd.DataFrame(index), folders
+
+
+def fake_check() -> dict:
+    cases = [
+        {"case": f"sub{p:02d}", "patient": f"sub{p:02d}", "shape": [99, 117, 95 + p % 2], "spacing": [2.0, 2.0, 2.0],
+         "orientation": "RAS", "labels": {"0": 800_000, "1": 18_000 + p, "2": 95_000, "3": 70_000}}
+        for p in range(12)
+    ]  # fmt: skip
+    return {
+        "dataset": "brain_cohort",
+        "cases": cases,
+        "warnings": ["sub03: white matter touches the border"],
+        "data_hash": "ab" * 32,
+    }
+
+
+def fake_config() -> dict:
+    return {
+        "datasets": {
+            "brain_cohort": {
+                "source": {"simulate": "icbm152", "patients": 12, "seed": 0, "spacing": 2}, "structures": STRUCTURES,
+                "tolerance_mm": 2, "licence": "derived from the ICBM 2009a atlas", "cite": "fonov2011",
+            }
+        },
+        "protocols": {"demo": {"iterations": 150, "batch": 8, "patch": [80, 80], "score": "last"}},
+        "experiment": {
+            "name": "demo", "datasets": ["brain_cohort"], "methods": list(METHODS), "protocol": "demo", "folds": [0, 1],
+            "seeds": [0, 1, 2], "stand_ins": {"segnet": "segnet_narrow", "unet": "unet_narrow"},
+        },
+        "failed_cells": "worst",
+        "empty_masks": "penalise",
+    }  # fmt: skip
+
+
+def fake_provenance() -> dict:
+    return {
+        "version": "0.1.0",
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "versions": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"},
+        "hardware": {"system": "Linux", "machine": "x86_64", "cpu": "An Ordinary CPU @ 2.4 GHz", "cores": 2},
+        "code": {"train": "cd" * 32, "evaluate": "ef" * 32},
+    }
+
+
+KEYS = ["dataset", "condition", "protocol", "method", "architecture", "loss"]
+RANKING = [*KEYS, *["structure", "metric", "n_patients", "n_cases", "n_seeds", "n_values", "n_missed", "n_hallucinated", "n_both_empty", "n_failed", "mean", "low", "high", "rank", "rank_low", "rank_high", "p_best", "top_group", "seeds_enough"]]  # fmt: skip
+COMPARISONS = ["dataset", "condition", "protocol", "metric", "structure", "method_a", "method_b", "difference", "low", "high", "p", "p_holm", "separated", "n_patients", "n_seeds"]  # fmt: skip
+CLAIMS = ["claim", "dataset", "condition", "protocol", "source", "says", "kind", "metric", "treatment", "control", "published_difference", "published_treatment", "mean_treatment", "mean_control", "difference", "low", "high", "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence"]  # fmt: skip

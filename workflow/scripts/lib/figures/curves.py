@@ -1,0 +1,109 @@
+"""Learning curves: training loss and validation Dice against the iteration, one column per loss function."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from lib.figures import style
+
+
+def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
+    """Two rows of panels per dataset × condition × protocol: training loss above, validation Dice below.
+
+    curves: cell columns (method, architecture, loss, fold, seed, ...) and iteration, training_loss,
+    validation_dice. architectures: their order, which fixes their colours. Values of different loss functions
+    cannot be compared, so each loss has its own panel and axis; the Dice panels share one axis. Thin lines
+    are cells (fold × seed), thick lines their mean, grey lines the means of the methods with other losses.
+    """
+    if curves.empty:
+        return style.notice("Learning curves: no cell has been trained.")
+    per_row = 4
+    rows = []
+    for panel in style.situations(curves):
+        losses = list(style.at(curves, panel)["loss"].unique())
+        rows += [(panel, losses[k : k + per_row]) for k in range(0, len(losses), per_row)]
+    columns = max(len(losses) for _, losses in rows)
+    figure = style.figure(style.TWO_COLUMNS, (10 + 76 * len(rows)) * style.MM)
+    blocks = np.atleast_1d(figure.subfigures(len(rows), 1))
+    looks = style.lines(architectures)
+    for block, (panel, losses) in zip(blocks, rows, strict=True):
+        here = style.at(curves, panel)
+        axes = block.subplots(2, columns, sharex=True, squeeze=False)
+        for upper, lower in axes[:, len(losses) :].T:
+            upper.set_axis_off()
+            lower.set_axis_off()
+        for j, loss in enumerate(losses):
+            upper, lower = axes[:, j]
+            for other in here.loc[here["loss"] != loss, "method"].unique():
+                mean = _mean(here[here["method"] == other], "validation_dice")
+                lower.plot(mean.index, mean, color="#c3c9d0", linewidth=0.9, zorder=0)
+            chosen = here[here["loss"] == loss]
+            for architecture in chosen["architecture"].unique():
+                cells = chosen[chosen["architecture"] == architecture]
+                _lines(upper, cells, "training_loss", looks[architecture])
+                _lines(lower, cells, "validation_dice", looks[architecture])
+            upper.set_title(style.wrapped(loss, 26))
+            lower.set_xlabel("iteration")
+            if chosen["training_loss"].dropna().gt(0).all():
+                upper.set_yscale("log")
+                upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                upper.yaxis.set_major_formatter("{x:g}")
+                upper.yaxis.set_minor_formatter(NullFormatter())
+        _share_dice(axes[1, : len(losses)], here)
+        axes[0, 0].set_ylabel("training loss")
+        axes[1, 0].set_ylabel("validation Dice")
+        block.suptitle(style.situation_title(panel), x=0.01, ha="left", fontsize=7.5)
+    shown = [a for a in architectures if a in set(curves["architecture"])]
+    handles = [
+        Line2D([], [], label=a, color=looks[a]["color"], linestyle=looks[a]["linestyle"], linewidth=1.6)
+        for a in shown
+    ]
+    handles.append(Line2D([], [], label="other losses", color="#c3c9d0", linewidth=1.6))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+    return figure
+
+
+def _mean(cells: pd.DataFrame, column: str) -> pd.Series:
+    """Mean over cells at each iteration that at least half of them reached, so that a cell that stopped early
+    does not bend the end of the line."""
+    values = cells.dropna(subset=[column]).groupby("iteration")[column].agg(["mean", "size"])
+    return values.loc[values["size"] * 2 >= cells[["fold", "seed"]].drop_duplicates().shape[0], "mean"]
+
+
+def _lines(ax: Axes, cells: pd.DataFrame, column: str, look: dict) -> None:
+    for _, cell in cells.dropna(subset=[column]).groupby(["fold", "seed"]):
+        ax.plot(
+            cell["iteration"],
+            cell[column],
+            color=look["color"],
+            linewidth=0.5,
+            alpha=0.35,
+            zorder=1,
+            gid="cell",
+        )
+    mean = _mean(cells, column)
+    ax.plot(
+        mean.index,
+        mean,
+        color=look["color"],
+        linestyle=look["linestyle"],
+        linewidth=1.6,
+        zorder=2,
+        gid="mean",
+    )
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+
+
+def _share_dice(axes: np.ndarray, here: pd.DataFrame) -> None:
+    """One Dice axis for all panels of a situation, labelled at the left only."""
+    top = here["validation_dice"].max()
+    for ax in axes:
+        ax.set_ylim(0, 1 if pd.isna(top) else min(1, np.ceil(top * 10 + 0.5) / 10))
+    for ax in axes[1:]:
+        ax.tick_params(labelleft=False)

@@ -1,0 +1,235 @@
+"""Montage: best, median and worst case; image, reference and every method in the same slice and window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from lib.errors import BadInput
+from lib.figures import style
+
+Structures = Mapping[str, int | list[int]]
+
+
+def draw(
+    scores: pd.DataFrame,
+    index: pd.DataFrame,
+    predictions: Mapping[tuple[str, int, int], Path],
+    structures: Structures,
+    methods: list[str],
+    metric: str = style.PRIMARY,
+) -> Figure:
+    """One block per case; within it image, reference, then `methods` in their order.
+
+    scores: rows of ONE dataset, condition and protocol. index: case, image, label (paths). predictions:
+    folder of each (method, fold, seed); a method is shown under the lowest seed that predicted the case.
+    structures: label value or values of each, as in the files.
+    """
+    cases = choose_cases(scores, metric)
+    if not cases:
+        return style.notice("Montage: no case was scored.")
+    index = index.set_index("case")
+    blocks = [
+        _read(role, case, scores, index, predictions, structures, methods, metric) for role, case in cases
+    ]
+    panels = 2 + len(methods)
+    lines = -(-panels // 6)
+    columns = -(-panels // lines)
+    width = style.TWO_COLUMNS / columns
+    heights = [lines * (width * 0.95 * min(b["aspect"], 1.6) + 9 * style.MM) + 6 * style.MM for b in blocks]
+    page = 238 * style.MM
+    if lines <= 3 and sum(heights) > page:
+        heights = [height * page / sum(heights) for height in heights]
+    figure = style.figure(style.TWO_COLUMNS, sum(heights) + 8 * style.MM)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    colours = style.overlays(list(structures))
+    for part, block in zip(
+        np.atleast_1d(figure.subfigures(len(blocks), 1, height_ratios=heights)), blocks, strict=True
+    ):
+        part.suptitle(block["title"], x=0.01, ha="left", fontsize=7.5)
+        axes = part.subplots(lines, columns, squeeze=False).ravel()
+        for ax in axes:
+            ax.set_axis_off()
+        _show(axes[0], block, None, structures, colours)
+        axes[0].set_title("image", fontsize=6.5, pad=2)
+        _show(axes[1], block, block["reference"], structures, colours)
+        axes[1].set_title("reference", fontsize=6.5, pad=2)
+        for ax, method in zip(axes[2:], methods, strict=False):
+            labels, caption = block["methods"][method]
+            _show(ax, block, labels, structures, colours)
+            ax.set_title(
+                f"{style.wrapped(method, int(118 / columns))}\n{caption}", fontsize=6, pad=2, linespacing=1.15
+            )
+    handles = [Line2D([], [], color=colours[name], linewidth=2.5, label=name) for name in structures]
+    box = {"frameon": True, "facecolor": "#3a3f45", "edgecolor": "none", "labelcolor": "white"}
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), **box)
+    return figure
+
+
+def choose_cases(scores: pd.DataFrame, metric: str = style.PRIMARY) -> list[tuple[str, str]]:
+    """(role, case) of the best, median and worst case by mean score over structures, seeds and methods.
+
+    Only methods that scored every case count, so that a fold in which a method failed does not look
+    difficult; where there is none, all scores count. Ties go to the case whose name sorts first.
+    """
+    table = scores[(scores["metric"] == metric) & (scores["status"] != "failed")]
+    reached = table.groupby("method")["case"].nunique()
+    complete = reached.index[reached == scores["case"].nunique()]
+    if len(complete):
+        table = table[table["method"].isin(complete)]
+    means = table.groupby("case")["value"].mean().sort_index().sort_values(ascending=False, kind="stable")
+    if means.empty:
+        return []
+    picks = {"Best case": 0, "Median case": len(means) // 2, "Worst case": len(means) - 1}
+    seen: dict[str, str] = {}
+    for role, position in picks.items():
+        seen.setdefault(means.index[position], role)
+    return [(role, case) for case, role in seen.items()]
+
+
+def choose_slice(reference: np.ndarray, structures: Structures) -> int:
+    """Position along the last axis where the structures are seen best.
+
+    Each structure's area is divided by its largest area in any slice, so that a small structure counts as
+    much as a large one; the sum decides. It looks at the reference alone, so no method can steer it.
+    """
+    areas = np.array([np.isin(reference, labels).sum(axis=(0, 1)) for labels in structures.values()], float)
+    share = areas / np.maximum(areas.max(axis=1, keepdims=True), 1)
+    return int(share.sum(axis=0).argmax())
+
+
+def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """First channel of an image in its closest canonical (RAS+) orientation, (X, Y, Z), and its spacing in
+    mm.
+    """
+    try:
+        image = nib.load(path)
+        array = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
+        raise BadInput(f"{path}: cannot be read as an image ({error}); the montage needs it") from error
+    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
+    while array.ndim > 3:
+        array = array[..., 0]
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(array, image.affine, dtype=array.dtype))
+    spacing = np.array(canonical.header.get_zooms()[:3], float)
+    return np.asanyarray(canonical.dataobj), spacing
+
+
+def _read(role, case, scores, index, predictions, structures, methods, metric) -> dict:
+    """Everything one block shows: image plane, reference plane, window, aspect, and (plane, caption) per
+    method.
+    """
+    image, spacing = read_volume(index.loc[case, "image"])
+    reference, _ = read_volume(index.loc[case, "label"])
+    # Slices lie across the coarsest axis, the one between acquired planes; axial when voxels are cubes.
+    flat = min(image.shape) == 1
+    through = int(np.argmin(image.shape) if flat else np.argmax(np.round(spacing, 3) * [1, 1, 1.0001]))
+    plane_axes = [axis for axis in range(3) if axis != through]
+    at = choose_slice(np.moveaxis(reference, through, -1), structures)
+
+    def plane(volume: np.ndarray) -> np.ndarray:
+        return np.take(volume, at, axis=through)
+
+    rows = scores[(scores["case"] == case) & (scores["metric"] == metric)]
+    shown = {method: _prediction(method, case, rows, predictions, reference.shape) for method in methods}
+    shown = {m: (None if v is None else plane(v), caption) for m, (v, caption) in shown.items()}
+    foreground = np.isin(plane(reference), _labels(structures))
+    for labels, _ in shown.values():
+        if labels is not None:
+            foreground = foreground | np.isin(labels, _labels(structures))
+    crop = _crop(foreground)
+    pixels = plane(image)[crop].astype(float)
+    finite = pixels[np.isfinite(pixels)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
+    window = (
+        low,
+        high + 0.2 * (high - low),
+    )  # the brightest tissue stays grey, so that light contours show on it
+    size = [n * spacing[axis] for n, axis in zip(pixels.shape, plane_axes, strict=True)]
+    name = {0: "sagittal", 1: "coronal", 2: "axial"}[through]
+    over_methods = rows.loc[rows["status"] != "failed", "value"].mean()
+    mean = f"mean {style.METRIC_NAMES[metric]} of all methods {over_methods:.3f}"
+    return {
+        "title": f"{role}: {case} · {mean} · {name} slice {at + 1} of {image.shape[through]}",
+        "pixels": pixels,
+        "window": window,
+        "pixel": [spacing[axis] for axis in plane_axes],
+        "aspect": size[1] / size[0],
+        "flip": plane_axes[0] == 0,  # radiological: the patient's right on the viewer's left
+        "reference": plane(reference)[crop],
+        "methods": {m: (None if v is None else v[crop], caption) for m, (v, caption) in shown.items()},
+    }
+
+
+def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | None, str]:
+    """The label map of the lowest seed that predicted the case, and the caption with its mean score."""
+    mine = rows[rows["method"] == method]
+    if mine.empty:
+        return None, "missing"
+    scored = mine[mine["status"] != "failed"]
+    for (seed, fold), values in scored.groupby(["seed", "fold"]):
+        path = Path(predictions.get((method, int(fold), int(seed)), "")) / f"{case}.nii.gz"
+        if path.is_file():
+            volume, _ = read_volume(path)
+            if volume.shape != shape:
+                raise BadInput(
+                    f"{path}: shape {volume.shape}, but the reference has {shape}; predict this cell again"
+                )
+            return (
+                volume,
+                f"{style.METRIC_NAMES[values['metric'].iloc[0]]} {values['value'].mean():.3f} (seed {seed})",
+            )
+    return None, "failed" if scored.empty else "no prediction"
+
+
+def _labels(structures: Structures) -> list[int]:
+    return [value for labels in structures.values() for value in np.atleast_1d(labels)]
+
+
+def _crop(foreground: np.ndarray) -> tuple[slice, slice]:
+    """Bounding box of the foreground with a margin of a tenth (at least 4 pixels); everything when there is
+    none.
+    """
+    slices = []
+    for axis in (0, 1):
+        hits = np.flatnonzero(foreground.any(axis=1 - axis))
+        if hits.size == 0:
+            return slice(None), slice(None)
+        margin = max(4, round(0.1 * (hits[-1] - hits[0] + 1)))
+        slices.append(slice(max(0, int(hits[0]) - margin), int(hits[-1]) + margin + 1))
+    return tuple(slices)
+
+
+def _show(
+    ax: Axes, block: dict, labels: np.ndarray | None, structures: Structures, colours: dict[str, str]
+) -> None:
+    pixels = block["pixels"]
+    if labels is None and ax.get_subplotspec().num1 > 1:
+        pixels = np.full_like(pixels, block["window"][0])
+    ax.imshow(
+        pixels.T, cmap="gray", vmin=block["window"][0], vmax=block["window"][1], origin="lower",
+        interpolation="nearest", aspect=block["pixel"][1] / block["pixel"][0],
+    )  # fmt: skip
+    if labels is not None:
+        for name, values in structures.items():
+            outline(ax, np.isin(labels, values), colours[name])
+    ax.set(xlim=(-0.5, pixels.shape[0] - 0.5), ylim=(-0.5, pixels.shape[1] - 0.5))
+    if block["flip"]:
+        ax.invert_xaxis()
+
+
+def outline(ax: Axes, mask: np.ndarray, colour: str) -> None:
+    """Contour of a boolean mask (X, Y), a little inside its border so that touching structures stay apart."""
+    if mask.any():
+        padded = np.pad(mask, 1).astype(float)
+        x, y = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
+        drawn = ax.contour(x, y, padded.T, levels=[0.7], colors=[colour], linewidths=0.8)
+        drawn.set_path_effects([withStroke(linewidth=1.3, foreground="#00000080")])

@@ -1,0 +1,18 @@
+"""Draw the forest plot of the claims: published against measured differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.figures import claims, style
+from lib.log import logged
+
+
+def main(table: str, pdf: str) -> None:
+    """Read claims.csv; write `pdf` and the PNG beside it."""
+    style.save(claims.draw(style.read_table(table)), Path(pdf).with_suffix(""))
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):  # noqa: F821
+        main(snakemake.input.claims, snakemake.output.pdf)  # noqa: F821

@@ -1,0 +1,19 @@
+"""Draw the architecture × loss heat map of the primary metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.figures import heatmap, style
+from lib.log import logged
+
+
+def main(ranking: str, ledger: str, pdf: str) -> None:
+    """Read ranking.csv and ledger.csv; write `pdf` and the PNG beside it."""
+    figure = heatmap.draw(style.read_table(ranking), style.read_table(ledger))
+    style.save(figure, Path(pdf).with_suffix(""))
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):  # noqa: F821
+        main(snakemake.input.ranking, snakemake.input.ledger, snakemake.output.pdf)  # noqa: F821

@@ -1,0 +1,43 @@
+"""Draw the best, median and worst case of one dataset with every method's contours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.figures import montage, style
+from lib.log import logged
+
+
+def main(
+    scores: str,
+    index: str,
+    predictions: list[str],
+    situation: tuple,
+    structures: dict,
+    methods: list[str],
+    pdf: str,
+) -> None:
+    """situation: (dataset, condition, protocol); predictions: …/ARCHITECTURE/LOSS/foldF/seedS/predictions."""
+    folders = {}
+    for folder in map(Path, predictions):
+        architecture, loss, fold, seed, _ = folder.parts[-5:]
+        folders[f"{architecture}+{loss}", int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = (
+            folder
+        )
+    table = style.at(style.read_table(scores), situation)
+    figure = montage.draw(table, style.read_table(index), folders, structures, methods)
+    style.save(figure, Path(pdf).with_suffix(""))
+
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):  # noqa: F821
+        given = snakemake.params  # noqa: F821
+        main(
+            snakemake.input.scores,  # noqa: F821
+            snakemake.input.index,  # noqa: F821
+            list(snakemake.input.get("predictions", [])),  # noqa: F821
+            (given.dataset, given.condition, given.protocol),
+            dict(given.structures),
+            list(given.methods),
+            snakemake.output.pdf,  # noqa: F821
+        )
