@@ -32,10 +32,9 @@ def simulate_cohort(
     folder: str | Path, patients: int, seed: int, spacing: float = 2.0, template: str = "icbm152"
 ) -> None:
     """Write `sim01_t1.nii.gz`, `sim01_seg.nii.gz`, … for `patients` simulated patients into `folder`.
-
-    T1 is int16 (arbitrary units), zero outside the brain; the truth is uint8: 0 background, 1 CSF,
-    2 grey matter, 3 white matter. `spacing` is isotropic, in mm. Patient k depends on `seed` and k only, not on
-    the size of the cohort. `folder` appears complete or not at all. Raises BadInput on values out of range.
+    T1 is int16 (arbitrary units), zero outside the brain; the truth is uint8: 0 background, 1 CSF, 2 grey
+    matter, 3 white matter. `spacing` is isotropic, in mm. Patient k depends on `seed` and k only, not on the
+    size of the cohort. `folder` appears complete or not at all. Raises BadInput on values out of range.
     """
     if template != "icbm152":
         raise BadInput(f"source.simulate: unknown template '{template}'; write `simulate: icbm152`")
@@ -58,13 +57,12 @@ def simulate_cohort(
 
 def load_anatomy(spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Maps (5, X, Y, Z) float32 on the template's 1 mm grid, and the template's affine.
-
     Maps 0-3 are the fractions of background, CSF, grey and white matter, summing to 1; map 4 is the local
-    deviation of the template's T1 from its tissue means (deep grey matter is brighter than cortex), as a fraction
-    of the white matter mean. CSF = brain mask − grey − white, clipped at 0. The template is an average of 152
-    people and so blurred: the fractions are sharpened (squared and renormalised). Then comes the partial volume
-    of a voxel of `spacing` mm: a Gaussian with the variance, spacing²/12, that such a box has beyond the template's
-    1 mm box (1/12) and the linear interpolation that follows (1/6 on average).
+    deviation of the template's T1 from its tissue means (deep grey matter is brighter than cortex), as a
+    fraction of the white matter mean. CSF = brain mask − grey − white, clipped at 0. The template is an
+    average of 152 people and so blurred: the fractions are sharpened (squared and renormalised). Then comes
+    the partial volume of a voxel of `spacing` mm: a Gaussian with the variance, spacing²/12, that such a box
+    has beyond the template's 1 mm box (1/12) and the linear interpolation that follows (1/6 on average).
     """
     t1 = load_mni152_template(resolution=1)
     brain = load_mni152_brain_mask(resolution=1).get_fdata(dtype=np.float32)
@@ -82,11 +80,10 @@ def simulate_patient(
     anatomy: tuple[np.ndarray, np.ndarray], rng: np.random.Generator, spacing: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (T1 (X, Y, Z) int16, truth (X, Y, Z) uint8, affine (4, 4)) of one patient.
-
-    The signal is bias × (Σ fraction × tissue mean + local deviation), with the means drawn per patient in the T1
-    order CSF < grey < white, and Rician noise of SNR 15-25 in white matter. The bias is 1 + b·f, b in 0.2-0.3,
-    with f smooth (40 mm) and scaled to max |f| = 1 over the brain. Voxels with less than a tenth of brain are
-    zero, as a skull-stripping tool leaves them. The truth is the argmax of the deformed fractions.
+    The signal is bias × (Σ fraction × tissue mean + local deviation), with the means drawn per patient in the
+    T1 order CSF < grey < white, and Rician noise of SNR 15-25 in white matter. The bias is 1 + b·f, b in
+    0.2-0.3, with f smooth (40 mm) and scaled to max |f| = 1 over the brain. Voxels with less than a tenth of
+    brain are zero, as a skull-stripping tool leaves them. The truth is the argmax of the deformed fractions.
     """
     maps, template_affine = anatomy
     shape = tuple(np.round(FIELD_OF_VIEW / spacing).astype(int))
@@ -95,9 +92,7 @@ def simulate_patient(
     points = deformation(rng, shape, spacing)  # (3, X, Y, Z), mm
     to_voxels = np.linalg.inv(template_affine)
     voxels = np.tensordot(to_voxels[:3, :3], points, 1) + to_voxels[:3, 3, None, None, None]
-    deformed = [
-        map_coordinates(m, voxels, order=1, mode="constant", cval=float(i == 0)) for i, m in enumerate(maps)
-    ]
+    deformed = [map_coordinates(m, voxels, order=1, mode="constant", cval=float(i == 0)) for i, m in enumerate(maps)]
     fractions, local = np.stack(deformed[:4]), deformed[4]
     truth = fractions.argmax(0).astype(np.uint8)
 
@@ -115,11 +110,10 @@ def simulate_patient(
 
 def deformation(rng: np.random.Generator, shape: tuple[int, ...], spacing: float) -> np.ndarray:
     """Where each voxel of the patient's grid lies in the template: points (3, *shape) float64, mm.
-
-    x → A·exp(v)(x): v is a stationary velocity field of two scales (smooth over 20 mm, about 3 mm in size, and
-    over 8 mm, about 1 mm), exponentiated by scaling and squaring (Arsigny et al. 2006; Ashburner 2007), which
-    gives an invertible map; A turns by up to about 5 degrees, scales each axis by up to about 7 % and shifts by a
-    few mm. Raises RuntimeError if the Jacobian determinant is not positive everywhere.
+    x → A·exp(v)(x): v is a stationary velocity field of two scales (smooth over 20 mm, about 3 mm in size,
+    and over 8 mm, about 1 mm), exponentiated by scaling and squaring (Arsigny et al. 2006; Ashburner 2007),
+    which gives an invertible map; A turns by up to about 5 degrees, scales each axis by up to about 7 % and
+    shifts by a few mm. Raises RuntimeError if the Jacobian determinant is not positive everywhere.
     """
     control = tuple(np.ceil(FIELD_OF_VIEW / CONTROL_SPACING).astype(int) + 1)
     velocity = sum(
@@ -144,7 +138,7 @@ def deformation(rng: np.random.Generator, shape: tuple[int, ...], spacing: float
 
 
 def exponential(velocity: np.ndarray, steps: int = 6) -> np.ndarray:
-    """Displacement exp(v) − id of a stationary velocity field (3, *S), both in voxels, by scaling and squaring."""
+    """Displacement exp(v) − id of a stationary velocity field (3, *S), in voxels, by scaling and squaring."""
     displacement = velocity / 2**steps
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in velocity.shape[1:]], indexing="ij"))
     for _ in range(steps):
@@ -177,7 +171,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], width: float)
 
 
 def rician(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Magnitude of a complex image with noise: √((A + n₁)² + n₂²), n₁, n₂ ~ N(0, σ²) (Gudbjartsson & Patz 1995).
+    """Magnitude of a noisy complex image, √((A + n₁)² + n₂²), n ~ N(0, σ²) (Gudbjartsson & Patz 1995).
 
     Where A = 0 this is the Rayleigh noise floor, of mean σ√(π/2); where A ≫ σ it is about N(A, σ²).
     """
