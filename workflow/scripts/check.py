@@ -1,7 +1,5 @@
 """Read every image and label map once and stop on what would spoil a comparison."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.data.check import check_cases

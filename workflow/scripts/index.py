@@ -1,7 +1,5 @@
 """List the cases of a dataset from its folder and file name patterns."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.data.index import index_cases

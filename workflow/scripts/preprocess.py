@@ -1,7 +1,5 @@
 """Turn the images and label maps of a dataset into the arrays that trainings share."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.data.index import read_index

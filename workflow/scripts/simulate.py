@@ -1,7 +1,5 @@
 """Simulate the images and label maps of an embedded cohort."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.data.simulate import simulate_cohort

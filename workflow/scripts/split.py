@@ -1,7 +1,5 @@
 """Divide the patients of a dataset into folds with training, validation and test parts."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.data.index import read_index
