@@ -1,0 +1,58 @@
+"""Predict the test cases of a cell, in the geometry of their own files."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.data.index import read_index
+from lib.data.nifti import write_label
+from lib.data.preprocess import open_store, restore
+from lib.data.split import verify_splits
+from lib.errors import BadInput
+from lib.files import atomic, read_json
+from lib.inference.device import start_torch
+from lib.inference.forward import predict_probabilities
+from lib.models import build_model
+
+
+def predict_cell(job: dict) -> dict:
+    """Write `{case}.nii.gz`, the file's label values, for the fold's test cases into the folder `job["output"]`.
+
+    Every slice or volume is predicted as in validation, without test-time augmentation; the probabilities are resampled
+    to the file's grid before the largest is taken. Returns {"cases", "seconds_per_case"}. Raises BadInput when the
+    weights are not those of the network.
+    """
+    protocol, patch = job["protocol"], job["protocol"]["patch"]
+    store, splits = open_store(job["store"]), read_json(job["splits"])
+    verify_splits(splits, store.index, job["cell"]["fold"])
+    test = [case for patient in splits["folds"][job["cell"]["fold"]]["test"] for case in splits["cases"][patient]]
+    images = read_index(job["index"]).set_index("case")["image"]
+    values = np.array(store.meta["values"])  # of the file, by class
+
+    device = start_torch(job["threads"], protocol["precision"])
+    model = build_model(job["model"], store.meta["channels"], len(values), len(patch))
+    load_weights(model, Path(job["training"]) / "weights.pt")
+    model = model.to(device).eval()
+
+    started = time.monotonic()
+    with atomic(job["output"]) as output:
+        output.mkdir()
+        for case in test:
+            probabilities = predict_probabilities(model, store.image(case), patch, device, protocol["precision"])
+            classes = restore(probabilities, store.meta["cases"][case]["geometry"])
+            write_label(output / f"{case}.nii.gz", values[classes], like=images[case])
+    return {"cases": len(test), "seconds_per_case": (time.monotonic() - started) / len(test)}
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state_dict, and nothing that can run code; raises BadInput when it is not the network's."""
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{path} does not hold the weights of this network ({error}); train the cell again") from error

@@ -1,0 +1,68 @@
+"""Checkpoints that survive kill -9: written to a temporary name, flushed, renamed; the one before is kept."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lib.files import atomic
+
+NEWEST, PREVIOUS = "checkpoint.pt", "previous.pt"
+
+
+def save_checkpoint(folder: Path, state: dict) -> None:
+    """Write `state` (tensors, plain values) as the newest checkpoint; the one before becomes the previous."""
+    with atomic(folder / NEWEST) as temporary:
+        torch.save(state, temporary)
+        if (folder / NEWEST).exists():
+            os.replace(folder / NEWEST, folder / PREVIOUS)
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)  # the renames too must outlive a power cut
+    os.close(descriptor)
+
+
+def load_checkpoint(folder: Path) -> dict | None:
+    """The newest readable checkpoint, tensors on the CPU; None where there is none.
+
+    A damaged file is reported on standard output and renamed to *.corrupt.
+    """
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"bad checksum of {damaged}")
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+            set_aside = path.with_name(f"{name}.corrupt")
+            os.replace(path, set_aside)
+            print(f"checkpoint {path} is damaged ({error}); set aside as {set_aside.name}", flush=True)
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a training that has ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[signal.Signals]]:
+    """A list that is empty until somebody asks the process to stop, as schedulers do before they kill."""
+    caught: list[signal.Signals] = []
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    previous = {number: signal.signal(number, lambda n, _: caught.append(signal.Signals(n))) for number in asked}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

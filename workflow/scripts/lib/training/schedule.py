@@ -1,0 +1,20 @@
+"""Learning-rate schedules as functions of the iteration, so that a checkpoint needs no state of theirs."""
+
+from __future__ import annotations
+
+import math
+
+
+def learning_rate(protocol: dict, iteration: int) -> float:
+    """Rate of the step that follows `iteration` finished ones (0 … iterations - 1).
+
+    Linear warm-up over `warmup` steps up to `lr`, then over the remaining steps, with x from 0 to 1:
+    polynomial lr (1 - x)^0.9 (as DeepLab and nnU-Net), cosine lr (1 + cos pi x) / 2 (Loshchilov & Hutter
+    2017), or constant.
+    """
+    peak, warmup = protocol["lr"], protocol["warmup"]
+    if iteration < warmup:
+        return peak * (iteration + 1) / warmup
+    x = (iteration - warmup) / max(protocol["iterations"] - warmup, 1)
+    factors = {"polynomial": (1 - x) ** 0.9, "cosine": (1 + math.cos(math.pi * x)) / 2, "constant": 1.0}
+    return peak * factors[protocol["schedule"]]

@@ -1,0 +1,412 @@
+"""Train one cell, from a preprocessed store to `training/{weights.pt,curve.csv,cost.json}`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.data.preprocess import Store, open_store
+from lib.data.split import verify_splits
+from lib.errors import BadInput, Diverged
+from lib.files import atomic, read_json, write_json
+from lib.inference.device import autocast, start_torch
+from lib.losses import build_loss
+from lib.models import build_model
+from lib.provenance import value_hash
+from lib.training.augment import augment_batch, complete_settings
+from lib.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint, stop_signals
+from lib.training.cost import device_name, energy_meter, fingerprint, forward_flops, peak_memory_mb
+from lib.training.sampler import PatchSampler, TrainingCase
+from lib.training.schedule import learning_rate
+from lib.training.validation import mean_dice
+
+ROWS = 40  # of the learning curve, besides those of validation
+LINES = 20  # of progress
+CURVE = ("iteration", "loss", "lr", "validation_dice", "seconds")
+
+
+def train_cell(job: dict) -> dict:
+    """Train the cell that `job` describes into the folder `job["output"]`; returns its costs and identity.
+
+    A training that is interrupted (SIGTERM, SIGINT, SIGUSR1) leaves a checkpoint and raises SystemExit(143);
+    the next call continues it and, on the same hardware and software, ends with the bits of an uninterrupted
+    one. Raises Diverged when the loss or a weight is not finite, BadInput for faults of data and
+    configuration.
+    """
+    protocol = job["protocol"]
+    total, minutes = protocol["iterations"], protocol["checkpoint_minutes"]
+    device = start_torch(job["threads"], protocol["precision"])
+    training, identity = set_up(job, device)
+    progress = training.progress
+    checkpoints = Path(job["checkpoints"]) / identity
+    if checkpoint := load_checkpoint(checkpoints):
+        training.restore(checkpoint)
+        _say(f"resumed at iteration {progress.iteration} of {total}")
+
+    speed, saved = _Speed(progress), time.monotonic()
+    try:
+        with stop_signals() as caught:
+            while True:
+                if caught or time.monotonic() - saved > 60 * minutes:
+                    save_checkpoint(checkpoints, training.snapshot())
+                    saved = time.monotonic()
+                if caught:
+                    _say(f"{caught[0].name}: checkpoint at iteration {progress.iteration} of {total}")
+                    raise SystemExit(143)
+                if training.row_is_due():
+                    try:
+                        training.add_row(interrupted=lambda: bool(caught))
+                    except InterruptedError:
+                        continue  # to the checkpoint; the row is repeated after resumption
+                    if progress.iteration * LINES // total > speed.lines:
+                        _say(speed.line(progress, total))
+                if progress.iteration == total:
+                    break
+                training.step()
+    except Diverged:
+        remove_checkpoints(checkpoints)  # resuming would only diverge again
+        raise
+
+    cost = write_results(training, job)
+    remove_checkpoints(checkpoints)
+    return cost | {"identity": identity, "validation_dice": progress.dice, "scored": protocol["score"]}
+
+
+def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
+    """Data, network, loss and optimiser at iteration 0, and the identity that names the checkpoints."""
+    cell, protocol = job["cell"], job["protocol"]
+    dims = len(protocol["patch"])
+    store, fold = open_fold(job)
+    classes = store.meta["classes"]
+
+    # Three independent streams from one seed: methods that share seed and fold see the same patches.
+    streams = np.random.SeedSequence([cell["seed"], cell["fold"]]).generate_state(3, np.uint64)
+    weights, sampling, augmenting = (int(s) % 2**63 for s in streams)
+    generators = {"sampler": _generator(sampling), "augment": _generator(augmenting)}
+    torch.manual_seed(weights)  # initial weights, drawn on the CPU; then dropout
+    model = build_model(job["model"], store.meta["channels"], len(classes), dims).to(device)
+    spacings = np.array([store.meta["cases"][case]["spacing"][-dims:] for case in fold["train"]])
+    loss = build_loss(
+        job["loss"],
+        classes=len(classes),
+        class_frequencies=class_frequencies(store.meta, fold["train"]),
+        spacing=np.median(spacings, axis=0).tolist(),
+    ).to(device)
+
+    cases = {part: [_open_case(store, case) for case in fold[part]] for part in ("train", "validation")}
+    _say(
+        f"{job['model']['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, on "
+        f"{device_name(device)}, {protocol['precision']}, {torch.get_num_threads()} thread(s); "
+        f"{len(cases['train'])} training and {len(cases['validation'])} validation cases"
+    )
+    patches = protocol["patch"], protocol["batch"], protocol["foreground"]
+    training = Training(
+        protocol=protocol,
+        device=device,
+        model=model,
+        loss=loss,
+        optimizer=build_optimizer(protocol, [*model.parameters(), *loss.parameters()]),
+        scaler=torch.amp.GradScaler(device.type, enabled=protocol["precision"] == "float16"),
+        generators=generators,
+        sampler=PatchSampler(cases["train"], *patches, generators["sampler"]),
+        validation=cases["validation"],
+        augment=complete_settings(protocol["augment"]),
+        progress=Progress(fingerprint=fingerprint(device)),
+        energy_kwh=energy_meter(device),
+    )
+    return training, training_identity(job, store.meta, fold)
+
+
+def open_fold(job: dict) -> tuple[Store, dict[str, list[str]]]:
+    """The store, and the names of the fold's training and validation cases, never of its test cases."""
+    store, splits = open_store(job["store"]), read_json(job["splits"])
+    verify_splits(splits, store.index, job["cell"]["fold"])
+    dims = store.meta["spatial_dims"]
+    if len(job["protocol"]["patch"]) != dims:
+        raise BadInput(
+            f"protocol {job['cell']['protocol']}: patch {job['protocol']['patch']} must have {dims} sizes, "
+            f"because dataset {job['cell']['dataset']} feeds {'slices' if dims == 2 else 'volumes'} to networks"
+        )
+    patients = splits["folds"][job["cell"]["fold"]]
+    fold = {
+        part: [case for patient in patients[part] for case in splits["cases"][patient]]
+        for part in ("train", "validation")
+    }
+    if job["protocol"]["score"] == "best" and not fold["validation"]:
+        raise BadInput(
+            f"protocol {job['cell']['protocol']}: score 'best' needs validation patients, and fold "
+            f"{job['cell']['fold']} of {job['splits']} has none; use score 'last' or more patients"
+        )
+    return store, fold
+
+
+def class_frequencies(meta: dict, cases: list[str]) -> dict[str, list[int]]:
+    """Voxels of each class over `cases`, and for each class the voxels of those of them that have it."""
+    counts = np.array([meta["cases"][case]["voxels"] for case in cases])  # (cases, classes)
+    return {
+        "voxels": counts.sum(axis=0).tolist(),
+        "voxels_of_cases_with_class": ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0).tolist(),
+    }
+
+
+def build_optimizer(protocol: dict, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum, in torch's fused form; the learning rate is set at each step."""
+    rate, decay = protocol["lr"], protocol["weight_decay"]
+    if protocol["optimizer"] == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+    return torch.optim.SGD(parameters, lr=rate, momentum=protocol["momentum"], weight_decay=decay, fused=True)
+
+
+def training_identity(job: dict, meta: dict, fold: dict[str, list[str]]) -> str:
+    """SHA-256 over all that determines the training: code, the cell's configuration, data and split."""
+    return value_hash(
+        {
+            "code": job["code"],
+            "cell": job["cell"],
+            "model": job["model"],
+            "loss": job["loss"],
+            "protocol": {key: v for key, v in job["protocol"].items() if key != "checkpoint_minutes"},
+            "threads": job["threads"],
+            "structures": [meta["classes"], meta["values"]],
+            "data": {part: [[case, meta["cases"][case]["sha256"]] for case in fold[part]] for part in sorted(fold)},
+        }
+    )
+
+
+@dataclass
+class Progress:
+    """What a training has done so far, in plain values and tensors; part of every checkpoint."""
+
+    fingerprint: dict[str, str]
+    iteration: int = 0
+    losses: list[float] = field(default_factory=list)  # since the last row
+    rows: list[list] = field(default_factory=list)  # of the learning curve, in the order of CURVE
+    dice: float | None = None  # of the last validation, or of the best one with score 'best'
+    best: dict[str, Tensor] | None = None  # weights of the best validation, with score 'best'
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    energy_kwh: float | None = 0.0
+    resumed: int = 0
+    resumed_elsewhere: bool = False
+
+
+@dataclass
+class Training:
+    """A training in progress: everything that a step changes."""
+
+    protocol: dict
+    device: torch.device
+    model: nn.Module
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    generators: dict[str, torch.Generator]
+    sampler: PatchSampler
+    validation: list[TrainingCase]
+    augment: dict | None
+    progress: Progress
+    energy_kwh: Callable[[], float | None]  # since the process started
+    pending: list[Tensor] = field(default_factory=list)  # losses; reading each would make a GPU wait
+
+    def __post_init__(self) -> None:
+        self.before = dataclasses.replace(self.progress)
+        self.started = time.monotonic()
+
+    def step(self) -> None:
+        """One iteration: a batch, its augmentation, forward, backward, update."""
+        protocol, optimizer = self.protocol, self.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(protocol, self.progress.iteration)
+        image, label, spacing = self.sampler.draw()
+        if self.device.type == "cuda":
+            image, label = (t.pin_memory().to(self.device, non_blocking=True) for t in (image, label))
+        if self.augment:
+            image, label = augment_batch(image, label, spacing, self.augment, self.generators["augment"])
+
+        self.model.train()
+        with autocast(self.device, protocol["precision"]):
+            logits = self.model(image)
+        value = self.loss(logits.float(), label)
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(value).backward()
+        if protocol["clip"]:
+            self.scaler.unscale_(optimizer)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, protocol["clip"])
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        self.pending.append(value.detach())
+        self.progress.iteration += 1
+
+    def row_is_due(self) -> bool:
+        """Whether the learning curve wants a row at this iteration and has none yet."""
+        i, total = self.progress.iteration, self.protocol["iterations"]
+        if i == 0 or (self.progress.rows and self.progress.rows[-1][0] == i):
+            return False
+        return i == total or i % math.ceil(total / ROWS) == 0 or i % self.protocol["validate_every"] == 0
+
+    def add_row(self, interrupted: Callable[[], bool]) -> None:
+        """Add a row to the learning curve, after a validation where one is due.
+
+        Raises Diverged when a loss or a weight is not finite, InterruptedError once `interrupted()`.
+        """
+        progress, protocol = self.progress, self.protocol
+        i = progress.iteration
+        self.collect_losses()
+        if not all(bool(t.isfinite().all()) for t in self.model.state_dict().values()):
+            raise Diverged(f"a weight is not finite at iteration {i}; {self._recent_losses()}")
+        dice = None
+        if self.validation and (i == protocol["iterations"] or i % protocol["validate_every"] == 0):
+            before = time.monotonic()
+            try:
+                patch, precision = protocol["patch"], protocol["precision"]
+                dice = mean_dice(self.model, self.validation, patch, self.device, precision, interrupted)
+            finally:
+                progress.validation_seconds += time.monotonic() - before
+            if protocol["score"] == "last":
+                progress.dice = dice
+            elif progress.dice is None or dice > progress.dice:
+                progress.dice, progress.best = dice, _weights(self.model)
+        self.measure()
+        loss = math.fsum(progress.losses) / len(progress.losses)
+        progress.rows.append([i, loss, learning_rate(protocol, i - 1), dice, progress.seconds])
+        progress.losses = []
+
+    def collect_losses(self) -> None:
+        """Read the losses from the device; raises Diverged for one that is not finite."""
+        if not self.pending:
+            return
+        values = torch.stack(self.pending).tolist()
+        first = self.progress.iteration - len(values) + 1
+        self.pending.clear()
+        for i, value in enumerate(values, start=first):
+            if not math.isfinite(value):
+                rate = learning_rate(self.protocol, i - 1)
+                raise Diverged(
+                    f"the loss became {value} at iteration {i} of {self.protocol['iterations']} "
+                    f"(learning rate {rate:g}); {self._recent_losses()}"
+                )
+            self.progress.losses.append(value)
+
+    def _recent_losses(self) -> str:
+        recent = [row[1] for row in self.progress.rows[-3:]] + self.progress.losses[-3:]
+        return f"losses before: {', '.join(f'{x:.4g}' for x in recent) or 'none'}"
+
+    def measure(self) -> None:
+        """Bring time, memory and energy of `progress` up to date."""
+        progress, before = self.progress, self.before
+        progress.seconds = before.seconds + time.monotonic() - self.started
+        progress.peak_memory_mb = max(before.peak_memory_mb, peak_memory_mb(self.device))
+        now = self.energy_kwh()
+        progress.energy_kwh = None if now is None or before.energy_kwh is None else before.energy_kwh + now
+
+    def snapshot(self) -> dict:
+        """Everything that a step depends on, for a checkpoint."""
+        self.collect_losses()
+        self.measure()
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {
+            "modules": {name: module.state_dict() for name, module in self._modules().items()},
+            "generators": {name: g.get_state() for name, g in self.generators.items()},
+            "torch": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "progress": vars(self.progress),
+        }
+
+    def restore(self, checkpoint: dict) -> None:
+        """Continue from `snapshot()`."""
+        here = self.progress.fingerprint
+        for name, module in self._modules().items():
+            module.load_state_dict(checkpoint["modules"][name])
+        for name, generator in self.generators.items():
+            generator.set_state(checkpoint["generators"][name])
+        torch.set_rng_state(checkpoint["torch"]["cpu"])
+        if self.device.type == "cuda" and checkpoint["torch"]["cuda"] is not None:
+            torch.cuda.set_rng_state(checkpoint["torch"]["cuda"], self.device)
+        vars(self.progress).update(checkpoint["progress"])
+        self.progress.resumed += 1
+        self.progress.resumed_elsewhere |= self.progress.fingerprint != here
+        self.progress.fingerprint = here
+        self.__post_init__()
+
+    def _modules(self) -> dict:
+        return {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "scaler": self.scaler}
+
+
+def write_results(training: Training, job: dict) -> dict:
+    """Write weights.pt, curve.csv and cost.json into the folder `job["output"]`; returns the costs."""
+    training.measure()
+    progress, protocol, model = training.progress, training.protocol, training.model
+    trained_seconds = progress.seconds - progress.validation_seconds
+    channels = training.sampler.cases[0].image.shape[0]
+    cost = {
+        "wall_seconds": progress.seconds,
+        "iterations": progress.iteration,
+        "samples_per_second": progress.iteration * protocol["batch"] / trained_seconds,
+        "peak_memory_mb": progress.peak_memory_mb,
+        "gpu_hours": progress.seconds / 3600 if training.device.type == "cuda" else 0.0,
+        "energy_kwh": progress.energy_kwh,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops": forward_flops(model, (1, channels, *protocol["patch"]), training.device),
+        "device": device_name(training.device),
+        "resumed": progress.resumed,
+        "resumed_elsewhere": progress.resumed_elsewhere,
+        "threads": job["threads"],
+        "precision": protocol["precision"],
+    }
+    with atomic(job["output"]) as output:
+        output.mkdir()
+        torch.save(_weights(model) if progress.best is None else progress.best, output / "weights.pt")
+        with (output / "curve.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([CURVE, *progress.rows])  # None becomes an empty field
+        write_json(output / "cost.json", cost)
+    return cost
+
+
+class _Speed:
+    """Lines of progress: the same on a terminal and in a log, at most LINES per training."""
+
+    def __init__(self, progress: Progress):
+        self.first, self.validation = progress.iteration, progress.validation_seconds
+        self.started, self.lines = time.monotonic(), 0
+
+    def line(self, progress: Progress, total: int) -> str:
+        i, elapsed = progress.iteration, time.monotonic() - self.started
+        self.lines = i * LINES // total
+        done = max(i - self.first, 1)
+        training = elapsed - (progress.validation_seconds - self.validation)
+        dice = next((row[3] for row in reversed(progress.rows) if row[3] is not None), None)
+        shown = "" if dice is None else f"  val Dice {dice:.3f}"
+        left = round((total - i) * elapsed / done)
+        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        speed = done / max(training, 1e-9)
+        return f"iteration {i}/{total}  loss {progress.rows[-1][1]:.4g}{shown}  {speed:.3g} it/s  left {clock}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()
+    }
+
+
+def _open_case(store: Store, case: str) -> TrainingCase:
+    spacing = np.array(store.meta["cases"][case]["spacing"], float)
+    return TrainingCase(store.image(case), store.label(case), spacing)
