@@ -72,3 +72,20 @@ def cell_of(wildcards):
 def reported_cells():
     """The cells that tables and report are made of: all, or with `partial` those that have ended."""
     return [c for c in CELLS if not config["partial"] or (c.folder / "evaluate.json").exists()]
+
+
+def report_config():
+    """The part of the configuration that the experiment uses: what the report prints and depends on."""
+    experiment = config["experiment"]
+    recipes = {kind: {getattr(c, kind): None for c in CELLS} for kind in ("architecture", "loss")}
+    return {
+        "experiment": experiment,
+        "datasets": {name: config["datasets"][name] for name in experiment["datasets"]},
+        "architectures": {name: config["architectures"][name] for name in recipes["architecture"]},
+        "losses": {name: config["losses"][name] for name in recipes["loss"]},
+        "conditions": {name: config["conditions"][name] for name in experiment["conditions"]},
+        "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
+        "claims": CLAIMS,
+        "failed_cells": config["failed_cells"],
+        "empty_masks": config["empty_masks"],
+    }
