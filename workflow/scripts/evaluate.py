@@ -1,7 +1,5 @@
 """Score one cell; a cell that failed for a scientific reason gets the worst scores, one that met an accident none."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.evaluation import write_failed_scores, write_scores

@@ -1,7 +1,5 @@
 """Gather what became of every cell, and the scores and curves of those that have them."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from lib.config import Cell

@@ -1,11 +1,13 @@
 """Draw the forest plot of the claims: published against measured differences."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.figures import claims, style
 from lib.log import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 
 def main(table: str, pdf: str) -> None:
@@ -14,5 +16,5 @@ def main(table: str, pdf: str) -> None:
 
 
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):  # noqa: F821
-        main(snakemake.input.claims, snakemake.output.pdf)  # noqa: F821
+    with logged(snakemake.log[0]):
+        main(snakemake.input.claims, snakemake.output.pdf)

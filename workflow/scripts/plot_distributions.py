@@ -1,11 +1,13 @@
 """Draw the distribution of the primary metric over all cases, per structure and method."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.figures import distributions, style
 from lib.log import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 
 def main(scores: str, structures: list[str], pdf: str) -> None:
@@ -15,5 +17,5 @@ def main(scores: str, structures: list[str], pdf: str) -> None:
 
 
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):  # noqa: F821
-        main(snakemake.input.scores, list(snakemake.params.structures), snakemake.output.pdf)  # noqa: F821
+    with logged(snakemake.log[0]):
+        main(snakemake.input.scores, list(snakemake.params.structures), snakemake.output.pdf)

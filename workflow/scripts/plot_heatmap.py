@@ -1,11 +1,13 @@
 """Draw the architecture × loss heat map of the primary metric."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.figures import heatmap, style
 from lib.log import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 
 def main(ranking: str, ledger: str, pdf: str) -> None:
@@ -15,5 +17,5 @@ def main(ranking: str, ledger: str, pdf: str) -> None:
 
 
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):  # noqa: F821
-        main(snakemake.input.ranking, snakemake.input.ledger, snakemake.output.pdf)  # noqa: F821
+    with logged(snakemake.log[0]):
+        main(snakemake.input.ranking, snakemake.input.ledger, snakemake.output.pdf)

@@ -1,11 +1,13 @@
 """Draw the best, median and worst case of one dataset with every method's contours."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.figures import montage, style
 from lib.log import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 
 def main(
@@ -21,23 +23,21 @@ def main(
     folders = {}
     for folder in map(Path, predictions):
         architecture, loss, fold, seed, _ = folder.parts[-5:]
-        folders[f"{architecture}+{loss}", int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = (
-            folder
-        )
+        folders[f"{architecture}+{loss}", int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = folder
     table = style.at(style.read_table(scores), situation)
     figure = montage.draw(table, style.read_table(index), folders, structures, methods)
     style.save(figure, Path(pdf).with_suffix(""))
 
 
 if __name__ == "__main__":
-    with logged(snakemake.log[0]):  # noqa: F821
-        given = snakemake.params  # noqa: F821
+    with logged(snakemake.log[0]):
+        given = snakemake.params
         main(
-            snakemake.input.scores,  # noqa: F821
-            snakemake.input.index,  # noqa: F821
-            list(snakemake.input.get("predictions", [])),  # noqa: F821
+            snakemake.input.scores,
+            snakemake.input.index,
+            list(snakemake.input.get("predictions", [])),
             (given.dataset, given.condition, given.protocol),
             dict(given.structures),
             list(given.methods),
-            snakemake.output.pdf,  # noqa: F821
+            snakemake.output.pdf,
         )

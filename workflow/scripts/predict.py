@@ -1,7 +1,5 @@
 """Predict the test cases of one cell in a supervised child process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """With `strict: true`: fail, after the report is there, when any cell failed or is missing."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Train one cell in a supervised child process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
