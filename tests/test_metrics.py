@@ -1,0 +1,297 @@
+"""Metrics against MedPy, MONAI and values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lib.errors import BadInput
+from lib.metrics import DIRECTION, METRICS, score_case, worst_scores
+from lib.metrics.surface import border, border_distances
+
+STRUCTURES = {"one": 1, "two": 2, "three": 3}
+SHAPES_2D = [((40, 56), (0.7, 1.9)), ((33, 21), (1.0, 1.0))]
+SHAPES_3D = [((22, 30, 18), (0.8, 1.2, 3.0)), ((17, 25, 31), (2.5, 0.5, 0.9))]
+
+
+def scores(*args, **kwargs) -> dict[tuple[str, str], float]:
+    """The table as {(structure, metric): value}."""
+    return score_case(*args, **kwargs).set_index(["structure", "metric"])["value"].to_dict()
+
+
+def status(table) -> dict[str, str]:
+    assert table.groupby("structure")["status"].nunique().eq(1).all()
+    return table.groupby("structure")["status"].first().to_dict()
+
+
+def random_labels(rng, shape, noise: float) -> np.ndarray:
+    """Three smooth structures that touch each other and the image edge, with some isolated voxels."""
+    smooth = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 2.5) for _ in range(4)])
+    labels = smooth.argmax(0).astype(np.int16)
+    speckle = rng.random(shape) < noise
+    labels[speckle] = rng.integers(0, 4, np.count_nonzero(speckle))
+    return labels
+
+
+def pairs(shapes):
+    for seed, (shape, spacing) in enumerate(shapes):
+        rng = np.random.default_rng(seed)
+        reference = random_labels(rng, shape, 0.0)
+        moved = np.roll(reference, (1, -2), (0, 1))
+        speckle = rng.random(shape) < 0.01
+        moved[speckle] = rng.integers(0, 4, np.count_nonzero(speckle))
+        yield moved, reference, spacing
+        yield random_labels(rng, shape, 0.02), reference, spacing  # little in common
+
+
+CASES = [*pairs(SHAPES_2D), *pairs(SHAPES_3D)]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_agrees_with_medpy(case):
+    medpy = pytest.importorskip("medpy.metric.binary")
+    prediction, reference, spacing = CASES[case]
+    ours = scores(prediction, reference, spacing, STRUCTURES, tolerance=2)
+    for name, label in STRUCTURES.items():
+        p, r = prediction == label, reference == label
+        assert ours[name, "dice"] == pytest.approx(medpy.dc(p, r), abs=1e-6)
+        assert ours[name, "iou"] == pytest.approx(medpy.jc(p, r), abs=1e-6)
+        assert ours[name, "precision"] == pytest.approx(medpy.precision(p, r), abs=1e-6)
+        assert ours[name, "recall"] == pytest.approx(medpy.recall(p, r), abs=1e-6)
+        assert ours[name, "assd"] == pytest.approx(medpy.assd(p, r, spacing), abs=1e-6)
+        assert ours[name, "rvd"] == pytest.approx(medpy.ravd(p, r), abs=1e-6)
+        # MedPy pools both directions before it takes the percentile; the same border distances give its value
+        pooled = np.concatenate(border_distances(p, r, np.array(spacing)))
+        assert np.percentile(pooled, 95) == pytest.approx(medpy.hd95(p, r, spacing), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_agrees_with_monai(case):
+    torch = pytest.importorskip("torch")
+    monai = pytest.importorskip("monai.metrics")
+    prediction, reference, spacing = CASES[case]
+    tolerance = 2.05  # no distance of these grids is equal to it; MONAI decides ties in float32
+    ours = scores(prediction, reference, spacing, STRUCTURES, tolerance)
+    p, r = (
+        torch.from_numpy(np.stack([a == i for i in range(4)])[None].astype(np.float32)) for a in (prediction, reference)
+    )
+    theirs = {
+        "dice": monai.compute_dice(p, r, include_background=False),
+        "iou": monai.compute_iou(p, r, include_background=False),
+        "hd95": monai.compute_hausdorff_distance(p, r, percentile=95, spacing=spacing),
+        "assd": monai.compute_average_surface_distance(p, r, symmetric=True, spacing=spacing),
+        "nsd": monai.compute_surface_dice(p, r, [tolerance] * 3, spacing=spacing),
+    }
+    for metric, values in theirs.items():
+        for name, value in zip(STRUCTURES, values[0].tolist(), strict=True):
+            # MONAI computes in float32: a relative error of 1e-6 on distances of tens of mm
+            assert ours[name, metric] == pytest.approx(value, abs=1e-6, rel=2e-6), (metric, name)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_shifted_boxes_by_hand(k):
+    """Two boxes of 10 x 8 x 6 voxels, shifted by k along the last axis of a (1, 2, 3) mm grid."""
+    reference = np.zeros((20, 20, 20), np.uint8)
+    reference[4:14, 5:13, 6:12] = 1
+    prediction = np.roll(reference, k, axis=2)
+    ours = scores(prediction, reference, (1, 2, 3), {"box": 1}, tolerance=3)
+    overlap = max(6 - k, 0) / 6
+    assert ours["box", "dice"] == pytest.approx(overlap)
+    assert ours["box", "iou"] == pytest.approx(overlap / (2 - overlap))
+    assert ours["box", "rvd"] == 0
+    # every border voxel lies in the end faces (10 x 8) or on the rim (32 per inner slice, 4 slices)
+    distances = _distance_by_brute_force(prediction == 1, reference == 1, (1, 2, 3))
+    assert len(distances) == 2 * 80 + 4 * 32
+    assert ours["box", "hd95"] == pytest.approx(np.percentile(distances, 95))
+    # by symmetry both directions agree, so the pooled mean is the directed mean
+    assert ours["box", "assd"] == pytest.approx(distances.mean())
+    assert ours["box", "nsd"] == pytest.approx(np.mean(distances <= 3 + 1e-9))
+    assert distances.max() == pytest.approx(3 * k)
+
+
+def _distance_by_brute_force(a, b, spacing) -> np.ndarray:
+    """Directed distances a -> b between voxels that have a face neighbour outside, without any library."""
+    points = []
+    for mask in (a, b):
+        padded = np.pad(mask, 1)
+        rim = [
+            index
+            for index in np.argwhere(mask)
+            if not all(
+                padded[tuple(index + 1 + step * np.eye(mask.ndim, dtype=int)[axis])]
+                for axis in range(mask.ndim)
+                for step in (-1, 1)
+            )
+        ]
+        points.append(np.array(rim) * spacing)
+    return np.linalg.norm(points[0][:, None] - points[1][None], axis=-1).min(1)
+
+
+def test_single_voxels_and_unequal_sets_by_hand():
+    """One predicted voxel against three: the directed percentiles differ and HD95 is the larger."""
+    reference, prediction = np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.uint8)
+    reference[0, 0] = reference[0, 4] = reference[0, 8] = 1  # touches the edge of the image
+    prediction[0, 0] = 1
+    ours = scores(prediction, reference, (1, 0.5), {"dots": 1}, tolerance=2)
+    assert ours["dots", "dice"] == pytest.approx(2 / 4)
+    assert ours["dots", "hd95"] == pytest.approx(np.percentile([0, 2, 4], 95)) == pytest.approx(3.8)
+    assert ours["dots", "assd"] == pytest.approx((0 + 0 + 2 + 4) / 4)  # pooled; a mean of means gives 1
+    assert ours["dots", "nsd"] == pytest.approx(3 / 4)  # 0, 0 and the tie at 2 are within
+    assert ours["dots", "precision"] == 1
+    assert ours["dots", "recall"] == pytest.approx(1 / 3)
+    assert ours["dots", "rvd"] == pytest.approx(-2 / 3)
+
+
+def test_image_edge_is_border():
+    """A mask that fills the image has its border on the rim of the image."""
+    assert np.count_nonzero(border(np.ones((5, 6), bool))) == 2 * 6 + 2 * 3
+    assert np.count_nonzero(border(np.ones((4, 5, 6), bool))) == 4 * 5 * 6 - 2 * 3 * 4
+
+
+def test_tie_at_the_tolerance_is_within_it():
+    """Offset (2, 1, 0) in a (0.8, 1.2, 3) mm grid is 2 mm exactly, though not always in floating point."""
+    x, y = np.arange(8) * 0.8, np.arange(8) * 1.2
+    assert np.any(np.hypot(x[2:6] - x[:4], y[1:5] - y[:4]) > 2)  # without the rule, some origins would fail
+    for origin in range(8):
+        reference, prediction = (np.zeros((16, 16, 4), np.uint8) for _ in range(2))
+        reference[origin, origin, 1] = 1
+        prediction[origin + 2, origin + 1, 1] = 1
+        at = scores(prediction, reference, (0.8, 1.2, 3), {"dot": 1}, tolerance=2)
+        below = scores(prediction, reference, (0.8, 1.2, 3), {"dot": 1}, tolerance=1.9999)
+        assert (at["dot", "nsd"], below["dot", "nsd"]) == (1, 0)
+
+
+def test_empties_follow_the_policy():
+    """Both empty is perfect; missed and hallucinated get 0 and the diagonal of the image."""
+    prediction, reference = np.zeros((10, 20, 5), np.uint8), np.zeros((10, 20, 5), np.uint8)
+    prediction[1:4, 1:4, 1:3] = 2
+    reference[5:8, 5:8, 1:3] = 3
+    table = score_case(prediction, reference, (2, 1, 4), STRUCTURES, tolerance=1)
+    assert status(table) == {"one": "both_empty", "two": "hallucinated", "three": "missed"}
+    value = table.set_index(["structure", "metric"])["value"]
+    diagonal = math.sqrt(20**2 + 20**2 + 20**2)
+    perfect = {"dice": 1, "iou": 1, "precision": 1, "recall": 1, "hd95": 0, "assd": 0, "nsd": 1, "rvd": 0}
+    worst = {"dice": 0, "iou": 0, "precision": 0, "recall": 0, "nsd": 0, "hd95": diagonal, "assd": diagonal}
+    assert value["one"].to_dict() == perfect
+    assert value["two"].to_dict() == pytest.approx(worst | {"rvd": 1})
+    assert value["three"].to_dict() == pytest.approx(worst | {"rvd": -1})
+
+    failed = worst_scores((10, 20, 5), (2, 1, 4), STRUCTURES)
+    assert list(failed.columns) == list(table.columns)
+    assert status(failed) == dict.fromkeys(STRUCTURES, "failed")
+    assert failed.set_index(["structure", "metric"])["value"]["one"].to_dict() == pytest.approx(worst | {"rvd": -1})
+
+
+def test_no_scored_distance_exceeds_the_penalty():
+    """Two voxels in opposite corners: the distance stays below the diagonal that a missed structure costs."""
+    prediction, reference = np.zeros((7, 9, 11), np.uint8), np.zeros((7, 9, 11), np.uint8)
+    prediction[0, 0, 0] = reference[-1, -1, -1] = 1
+    worst = worst_scores((7, 9, 11), (1, 2, 3), {"a": 1}).set_index("metric")["value"]
+    assert scores(prediction, reference, (1, 2, 3), {"a": 1}, 1)["a", "hd95"] < worst["hd95"]
+
+
+@pytest.mark.parametrize("density", [0.02, 0.5])
+def test_tree_and_transform_are_equal(density):
+    rng = np.random.default_rng(1)
+    p, r = (rng.random((24, 20, 12)) < density for _ in range(2))
+    spacing = np.array([0.8, 1.2, 3.0])
+    tree = border_distances(p, r, spacing, "tree")
+    transform = border_distances(p, r, spacing, "transform")
+    for a, b in zip(tree, transform, strict=True):
+        np.testing.assert_allclose(np.sort(a), np.sort(b), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_transform_is_chosen_for_noise_only(noise, monkeypatch):
+    used = []
+    transform = ndimage.distance_transform_edt
+    monkeypatch.setattr("scipy.ndimage.distance_transform_edt", lambda *a, **k: used.append(1) or transform(*a, **k))
+    z, y, x = np.ogrid[-30:31, -30:31, -30:31]
+    radius = np.sqrt(z**2 + y**2 + x**2)
+    p, r = (radius < 28, radius < 29)
+    if noise:
+        rng = np.random.default_rng(0)
+        p, r = (rng.random(radius.shape) < 0.5 for _ in range(2))
+    border_distances(p, r, np.ones(3))
+    assert bool(used) == noise
+
+
+def test_unions_memory_order_and_pixels():
+    """A structure of several labels is their union; Fortran order and dtype change nothing; units follow."""
+    prediction, reference, spacing = CASES[4]
+    expected = scores(np.isin(prediction, (1, 3)), np.isin(reference, (1, 3)), spacing, {"u": 1}, 2)
+    assert scores(prediction, reference, spacing, {"u": [1, 3]}, 2) == expected
+    fortran = scores(
+        np.asfortranarray(prediction.astype(np.uint8)),
+        np.asfortranarray(reference.astype(np.int64)),
+        spacing,
+        {"u": (1, 3)},
+        2,
+    )
+    assert fortran == pytest.approx(expected, abs=1e-12)
+    mixed = scores(np.asfortranarray(prediction), reference, spacing, {"u": (1, 3)}, 2)
+    assert mixed == pytest.approx(expected, abs=1e-12)
+    units = score_case(prediction[0], reference[0], (1, 1), {"u": 1}, 2, unit="px").set_index("metric")["unit"]
+    assert units[["hd95", "assd"]].tolist() == ["px", "px"]
+    assert set(units.drop(["hd95", "assd"])) == {""}
+
+
+def test_background_can_be_a_structure():
+    prediction, reference, spacing = CASES[0]
+    ours = scores(prediction, reference, spacing, {"background": 0}, 2)
+    inverse = scores(prediction == 0, reference == 0, spacing, {"background": 1}, 2)
+    assert ours == inverse
+
+
+def test_single_slice_is_an_image():
+    """(1, H, W), as 2-D images are often stored in NIfTI, is scored as H x W: not every voxel is border."""
+    prediction, reference, spacing = CASES[0]
+    flat = scores(prediction, reference, spacing, STRUCTURES, 2)
+    volume = scores(prediction[None], reference[None], (5, *spacing), STRUCTURES, 2)
+    assert volume == flat
+    assert worst_scores((1, 30, 40), (9, 1, 1), {"a": 1})["value"].max() == pytest.approx(50)
+
+
+def test_undeclared_labels_do_not_matter():
+    prediction, reference, spacing = CASES[4]
+    changed = np.where(prediction == 3, 77, prediction)
+    assert scores(changed, reference, spacing, {"one": 1}, 2) == scores(prediction, reference, spacing, {"one": 1}, 2)
+
+
+def test_every_row_is_there_and_finite():
+    table = score_case(*CASES[4], STRUCTURES, 2)
+    assert list(table.columns) == ["structure", "metric", "value", "unit", "status"]
+    assert len(table) == len(STRUCTURES) * len(METRICS) == 24
+    assert np.isfinite(table["value"]).all()
+    assert set(DIRECTION.values()) == {1, 0, -1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction": np.zeros((4, 5), int)}, r"shape \(4, 5\) and the reference \(4, 4\); resample"),
+        ({"prediction": np.zeros((4, 4), float)}, "prediction holds float64 values; labels must be integers"),
+        ({"reference": np.zeros((4, 4, 4, 4), int)}, "reference has shape .* 2 or 3 axes"),
+        ({"reference": np.zeros((0, 4), int)}, "some voxels"),
+        ({"spacing": (1, 1, 1)}, r"spacing is \(1, 1, 1\) for shape \(4, 4\); give one number > 0 per axis"),
+        ({"spacing": (1, 0)}, "one number > 0 per axis"),
+        ({"spacing": (1, float("nan"))}, "one number > 0 per axis"),
+        ({"structures": {}}, "No structures to score"),
+        ({"structures": {"liver": 1.5}}, "'liver' has the labels 1.5; give one or more integers"),
+        ({"structures": {"liver": []}}, "'liver' has the labels"),
+        ({"tolerance": -1}, "tolerance is -1; give a number >= 0 in mm"),
+    ],
+)
+def test_bad_input(change, message):
+    good = {
+        "prediction": np.zeros((4, 4), int),
+        "reference": np.zeros((4, 4), int),
+        "spacing": (1, 1),
+        "structures": {"liver": 1},
+        "tolerance": 1,
+    }
+    with pytest.raises(BadInput, match=message):
+        score_case(**(good | change))
