@@ -7,6 +7,7 @@ methods differ under control; it is no evidence about patients.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import nibabel as nib
@@ -55,8 +56,9 @@ def simulate_cohort(
                 nib.save(nifti, temporary / f"sim{number:02d}_{name}.nii.gz")
 
 
+@lru_cache(maxsize=1)  # seconds
 def load_anatomy(spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Maps (5, X, Y, Z) float32 on the template's 1 mm grid, and the template's affine.
+    """Maps (5, X, Y, Z) float32 on the template's 1 mm grid, cropped to the brain, and their affine.
     Maps 0-3 are the fractions of background, CSF, grey and white matter, summing to 1; map 4 is the local
     deviation of the template's T1 from its tissue means (deep grey matter is brighter than cortex), as a
     fraction of the white matter mean. CSF = brain mask − grey − white, clipped at 0. The template is an
@@ -64,16 +66,19 @@ def load_anatomy(spacing: float) -> tuple[np.ndarray, np.ndarray]:
     the partial volume of a voxel of `spacing` mm: a Gaussian with the variance, spacing²/12, that such a box
     has beyond the template's 1 mm box (1/12) and the linear interpolation that follows (1/6 on average).
     """
-    t1 = load_mni152_template(resolution=1)
-    brain = load_mni152_brain_mask(resolution=1).get_fdata(dtype=np.float32)
-    grey = load_mni152_gm_template(resolution=1).get_fdata(dtype=np.float32) * brain
-    white = load_mni152_wm_template(resolution=1).get_fdata(dtype=np.float32) * brain
+    brain = load_mni152_brain_mask(resolution=1)
+    box = tuple(slice(max(0, at.min() - 4), at.max() + 5) for at in np.nonzero(np.asarray(brain.dataobj)))
+    affine = brain.slicer[box].affine
+    loaders = (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
+    brain = brain.get_fdata(dtype=np.float32)[box]
+    t1, grey, white = (load(resolution=1).get_fdata(dtype=np.float32)[box] * brain for load in loaders)
     fractions = np.stack([1 - brain, np.clip(brain - grey - white, 0, 1), grey, white])
-    means = np.array([np.average(t1.get_fdata()[f > 0.9]) for f in fractions[1:]])  # CSF, grey, white
-    local = (t1.get_fdata(dtype=np.float32) - np.tensordot(means, fractions[1:], 1)) / means[-1]
-    fractions = fractions**2 / (fractions**2).sum(0)
-    maps = np.concatenate([fractions, (local * brain)[None]]).astype(np.float32)
-    return gaussian_filter(maps, (0, *[np.sqrt(max(spacing**2 - 3, 0) / 12)] * 3)), t1.affine
+    means = np.array([t1[fraction > 0.9].mean(dtype=np.float64) for fraction in fractions[1:]], np.float32)
+    local = (t1 - np.tensordot(means, fractions[1:], 1)) / means[-1]
+    fractions *= fractions
+    fractions /= fractions.sum(0)
+    smoothing = np.sqrt(max(spacing**2 - 3, 0) / 12)
+    return gaussian_filter(np.concatenate([fractions, local[None]]), (0, *[smoothing] * 3), mode="nearest"), affine
 
 
 def simulate_patient(
