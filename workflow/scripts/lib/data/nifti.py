@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from pathlib import Path
 
@@ -74,9 +75,12 @@ def write_label(path: str | Path, array: np.ndarray, like: str | Path) -> None:
 def _load(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image = _open(path)
     try:
+        if isinstance(image, nib.Nifti1Image) and str(path).endswith(".gz"):
+            # nibabel stops before the end of the stream and would miss its checksum
+            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
         array = np.asanyarray(image.dataobj)
     except UNREADABLE as error:
-        raise BadInput(f"{path}: cannot be read to the end, probably truncated ({_reason(error)})") from None
+        raise BadInput(f"{path}: cannot be read to the end; it is truncated or corrupt ({_reason(error)})") from None
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise BadInput(f"{path}: voxels of type {array.dtype} are not supported; one real number each is expected")
     return array.reshape(image.shape[:3]), nib.affines.voxel_sizes(image.affine), image.affine
@@ -89,7 +93,9 @@ def _open(path: str | Path) -> nib.Nifti1Image:
     except FileNotFoundError:
         raise BadInput(f"{path}: this file does not exist") from None
     except (nib.filebasedimages.ImageFileError, *UNREADABLE) as error:
-        raise BadInput(f"{path}: not a readable NIfTI file ({_reason(error)})") from None
+        raise BadInput(
+            f"{path}: not a readable NIfTI file; it is truncated or of another format ({_reason(error)})"
+        ) from None
     if not isinstance(image, nib.Nifti1Pair):
         raise BadInput(f"{path}: this is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     shape = image.shape

@@ -1,0 +1,276 @@
+"""Preprocessing and its inverse: exact without resampling, close with it, for every orientation."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from lib.data.nifti import load_label
+from lib.data.preprocess import open_store, plan, preprocess_cases, restore
+from lib.data.split import split_patients, verify_splits
+from lib.errors import BadInput
+
+STRUCTURES = {"inner": 4, "outer": [7, 9]}
+ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]  # all 48
+
+
+def affine_of(orientation: str, spacing_ras: list[float]) -> np.ndarray:
+    """An affine whose file axes run along `orientation`, with the given spacing per RAS axis, and an offset."""
+    matrix = np.zeros((3, 3))
+    for axis, code in enumerate(orientation):
+        (row,) = [r for r, pair in enumerate(("LR", "PA", "IS")) if code in pair]
+        matrix[row, axis] = spacing_ras[row] * (1 if code in "RAS" else -1)
+    return nib.affines.from_matvec(matrix, [12.0, -7.0, 3.0])
+
+
+def phantom(shape: tuple[int, ...], spacing: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth, lopsided two-structure object (labels 4, 7 and 9) and a noisy image, zero outside a margin."""
+    axes = [np.linspace(-1, 1, n) for n in shape]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    radius = np.sqrt(((x - 0.1) / 0.65) ** 2 + ((y + 0.1 * x) / 0.7) ** 2 + (z / 0.75) ** 2)
+    labels = np.select([radius < 0.6, (radius < 1) & (x > 0), radius < 1], [4, 7, 9], 0).astype(np.uint8)
+    noise = np.random.default_rng(3).normal(0, 5, shape)
+    image = np.where(radius < 1.15, 200 + 100 * (radius < 0.6) + noise, 0).astype(np.float32)
+    return image, labels
+
+
+def store(tmp_path, image, labels, affine, settings, structures=STRUCTURES):
+    for name, array in (("image", image), ("label", labels)):
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{name}.nii")
+    row = {"case": "p_1", "patient": "p", "image": str(tmp_path / "image.nii"), "label": str(tmp_path / "label.nii")}
+    preprocess_cases(pd.DataFrame([row]), tmp_path / "store", "set", "clean", structures, settings)
+    return open_store(tmp_path / "store")
+
+
+def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
+    return np.stack([(label == c).astype(np.float32) for c in range(classes)])
+
+
+def classes_of(labels: np.ndarray) -> np.ndarray:
+    return np.select([labels == 4, np.isin(labels, [7, 9])], [1, 2], 0)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * np.sum(a & b) / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_round_trip_is_exact_without_resampling(tmp_path, orientation):
+    spacing = [0.9, 1.5, 3.0]
+    affine = affine_of(orientation, spacing)
+    assert "".join(nib.aff2axcodes(affine)) == orientation
+    image, labels = phantom((13, 16, 9), spacing)
+    number = ORIENTATIONS.index(orientation)
+    settings = {
+        "spacing": [None, None, None],
+        "slices": ["axial", "coronal", "sagittal", None][number % 4],
+        "intensity": ["zscore", "none"][number % 2],
+        "crop": ["nonzero", None][number // 4 % 2],
+    }
+    opened = store(tmp_path, image, labels, affine, settings)
+    entry = opened.meta["cases"]["p_1"]
+    label = opened.label("p_1")
+    back = restore(one_hot(label, 3), entry["geometry"])
+    assert back.dtype == np.uint8
+    assert np.array_equal(back, classes_of(labels))
+
+    # an independent road: nibabel's own canonical image, transposed
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(labels, affine))
+    across = {"sagittal": 0, "coronal": 1, "axial": 2, None: 0}[settings["slices"]]
+    order = [across, *[a for a in range(3) if a != across]]
+    expected = np.transpose(classes_of(np.asarray(canonical.dataobj)), order)
+    if settings["crop"] is None:
+        assert np.array_equal(label, expected)
+    assert entry["spacing"] == pytest.approx([spacing[a] for a in order])
+    assert sum(entry["voxels"]) == label.size
+    assert entry["voxels"][1:] == [np.sum(labels == 4), np.sum(np.isin(labels, [7, 9]))]
+
+
+def test_what_the_store_holds(tmp_path):
+    image, labels = phantom((12, 14, 6), [1, 1, 1])
+    opened = store(tmp_path, image, labels, np.diag([1.0, 2, 5, 1]), {"slices": "axial", "intensity": "zscore"})
+    meta = opened.meta
+    assert {k: meta[k] for k in meta if k != "cases"} == {
+        "dataset": "set", "condition": "clean", "classes": ["background", "inner", "outer"], "values": [0, 4, 7],
+        "channels": 1, "spatial_dims": 2, "slice_axis": 0,
+    }  # fmt: skip
+    assert set(meta["cases"]["p_1"]) == {"patient", "shape", "spacing", "voxels", "sha256", "geometry"}
+    stored, label = opened.image("p_1"), opened.label("p_1")
+    assert isinstance(stored, np.memmap)
+    assert isinstance(label, np.memmap)
+    assert not stored.flags.writeable
+    assert stored.flags.c_contiguous
+    assert stored.shape == (1, 6, 12, 14)
+    assert (stored.dtype, label.dtype, label.shape) == (np.float32, np.uint8, (6, 12, 14))
+    assert meta["cases"]["p_1"]["shape"] == [6, 12, 14]
+    inside = image[image != 0].astype(np.float64)
+    expected = np.transpose((image - inside.mean()) / inside.std(), (2, 0, 1))
+    assert np.allclose(stored[0], expected, atol=1e-5)  # also outside, where zero becomes negative
+    assert opened.index.to_dict("list") == {"case": ["p_1"], "patient": ["p"]}
+
+
+def test_three_dimensional_store_and_raw_intensities(tmp_path):
+    image, labels = phantom((8, 9, 10), [1, 1, 1])
+    opened = store(tmp_path, image, labels, np.eye(4), {"slices": None, "intensity": "none"})
+    assert (opened.meta["spatial_dims"], opened.meta["slice_axis"]) == (3, None)
+    assert np.array_equal(opened.image("p_1")[0], image)
+    assert np.array_equal(opened.label("p_1"), classes_of(labels))
+
+
+def test_crop_is_the_box_of_the_image_and_a_margin(tmp_path):
+    image, labels = np.zeros((20, 21, 22), np.float32), np.zeros((20, 21, 22), np.uint8)
+    image[6:10, 1:4, 15:22] = np.random.default_rng(0).uniform(1, 2, (4, 3, 7))
+    labels[6:9, 1:3, 16:20] = 4
+    labels[6:9, 3, 16:20] = 7
+    labels[19, 20, 0] = 4  # outside the box: lost to training, background in a prediction
+    opened = store(tmp_path, image, labels, np.eye(4), {"slices": None, "crop": "nonzero"})
+    entry = opened.meta["cases"]["p_1"]
+    assert entry["geometry"]["crop"] == [[4, 12], [0, 6], [13, 22]]
+    assert entry["shape"] == [8, 6, 9]
+    back = restore(one_hot(opened.label("p_1"), 3), entry["geometry"])
+    expected = classes_of(labels)
+    expected[19, 20, 0] = 0
+    assert np.array_equal(back, expected)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR", "SAL"])
+@pytest.mark.parametrize(
+    ("shape", "spacing", "target", "slices"),
+    [
+        ((41, 38, 33), [1.0, 1.0, 1.0], [1.5, 1.5, None], "axial"),
+        ((41, 38, 11), [1.2, 1.2, 8.0], [1.5, 1.5, None], "axial"),
+        ((30, 33, 37), [2.0, 1.5, 1.0], [1.0, 1.0, 1.0], None),
+        ((45, 31, 52), [0.94, 1.5, 0.94], [1.3, None, 1.3], "coronal"),
+    ],
+)
+def test_resampling_keeps_a_smooth_object(tmp_path, orientation, shape, spacing, target, slices):
+    image, labels = phantom(shape, spacing)  # in RAS
+    canonical = nib.Nifti1Image(labels, np.diag([*spacing, 1.0]))
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation)
+    )
+    turned = canonical.as_reoriented(turn)
+    image = nib.orientations.apply_orientation(image, turn)
+    labels = np.asarray(turned.dataobj)
+    settings = {"spacing": target, "slices": slices, "crop": "nonzero"}
+    opened = store(tmp_path, image, labels, turned.affine, settings)
+    entry = opened.meta["cases"]["p_1"]
+    axes = entry["geometry"]["axes"]
+    for stored_axis, ras in enumerate(axes):
+        wanted = target[ras] or spacing[ras]
+        assert entry["spacing"][stored_axis] == pytest.approx(wanted, rel=0.06)
+        low, high = entry["geometry"]["crop"][ras]
+        extent = (high - low) * spacing[ras]  # the field of view is kept exactly
+        assert entry["spacing"][stored_axis] * entry["shape"][stored_axis] == pytest.approx(extent)
+    back = restore(one_hot(opened.label("p_1"), 3), entry["geometry"])
+    for structure in (1, 2):
+        assert dice(back == structure, classes_of(labels) == structure) > 0.93
+    # volumes in mm³ agree between the grids
+    volume = np.array(entry["voxels"][1:]) * np.prod(entry["spacing"])
+    truth = np.array([np.sum(classes_of(labels) == c) for c in (1, 2)]) * np.prod(spacing)
+    assert np.allclose(volume, truth, rtol=0.04)
+
+
+def test_resampling_is_centred_and_linear(tmp_path):
+    # a ramp in mm stays that ramp on the new grid, away from the held edges: no half-voxel shift
+    x = (np.arange(20) + 0.5) * 1.0
+    image = np.broadcast_to(x[:, None, None], (20, 6, 5)).astype(np.float32)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[3:9, 1:4, 1:3], labels[9:12, 1:4, 1:3] = 4, 7
+    settings = {"spacing": [1.6, None, None], "slices": None, "intensity": "none"}
+    opened = store(tmp_path, image, labels, np.eye(4), settings)
+    spacing = opened.meta["cases"]["p_1"]["spacing"][0]
+    stored = opened.image("p_1")[0, :, 2, 2]
+    assert len(stored) == 12
+    assert spacing == pytest.approx(20 / 12)
+    assert np.allclose(stored, (np.arange(12) + 0.5) * spacing, atol=1e-4)
+
+
+def test_restore_resamples_probabilities_before_the_argmax():
+    # two stored voxels along x, four in the file; class 1 wins with 0.9 in one and loses with 0.4 in the other
+    image = np.ones((4, 1, 1), np.float32)
+    geometry = plan(image, np.ones(3), np.eye(4), {"spacing": [2.0, None, None], "slices": None})
+    assert geometry["stored"] == [2, 1, 1]
+    foreground = np.array([0.9, 0.4], np.float32).reshape(2, 1, 1)
+    restored = restore(np.stack([1 - foreground, foreground]), geometry)
+    # linear at file voxel centres: 0.9, 0.775, 0.525, 0.4
+    assert restored.ravel().tolist() == [1, 1, 1, 0]
+
+
+def test_restore_takes_half_precision_logits_and_refuses_another_shape():
+    rng = np.random.default_rng(0)
+    geometry = plan(np.ones((5, 6, 7), np.float32), np.ones(3), affine_of("PIR", [1, 1, 1]), {"slices": "axial"})
+    logits = rng.normal(0, 5, (4, *geometry["stored"])).astype(np.float16)
+    restored = restore(logits, geometry)
+    assert restored.shape == (5, 6, 7)
+    assert np.array_equal(np.bincount(restored.ravel()), np.bincount(logits.argmax(0).ravel()))
+    with pytest.raises(ValueError, match=r"do not fit .* of the store"):
+        restore(logits[:, :-1], geometry)
+
+
+def test_odd_sizes_down_to_a_single_slice():
+    for shape in ((1, 1, 1), (1, 17, 2), (3, 1, 29)):
+        geometry = plan(np.ones(shape, np.float32), np.array([5.0, 0.3, 1.1]), np.diag([5.0, 0.3, 1.1, 1]), {
+            "spacing": [20.0, 1.0, 0.7], "slices": "coronal",
+        })  # fmt: skip
+        restored = restore(np.random.default_rng(0).random((2, *geometry["stored"])), geometry)
+        assert restored.shape == shape
+
+
+def test_an_oblique_image_is_not_interpolated(tmp_path):
+    angle = np.radians(17)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = nib.affines.from_matvec(turn @ np.diag([-1.2, 1.2, 6.0]), [1, 2, 3])
+    image, labels = phantom((14, 15, 6), [1.2, 1.2, 6])
+    opened = store(tmp_path, image, labels, affine, {"slices": "axial", "intensity": "none"})
+    assert np.array_equal(np.sort(opened.image("p_1").ravel()), np.sort(image.ravel()))
+    assert opened.meta["cases"]["p_1"]["spacing"] == pytest.approx([6.0, 1.2, 1.2])
+    assert np.array_equal(
+        restore(one_hot(opened.label("p_1"), 3), opened.meta["cases"]["p_1"]["geometry"]), classes_of(labels)
+    )
+
+
+def test_the_store_is_reproducible_and_each_case_stands_alone(tmp_path):
+    rows = []
+    for n in range(4):
+        image, labels = phantom((10, 11 + n, 6), [1, 1, 1])
+        image[image != 0] += gaussian_filter(np.random.default_rng(n).normal(0, 40, image.shape), 1)[image != 0]
+        for name, array in (("t1", image), ("seg", labels)):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"p{n}_{name}.nii")
+        rows.append((f"p{n}", f"p{n}", str(tmp_path / f"p{n}_t1.nii"), str(tmp_path / f"p{n}_seg.nii")))
+    index = pd.DataFrame(rows, columns=["case", "patient", "image", "label"])
+    settings = {"spacing": [1.5, None, None], "slices": "axial", "crop": "nonzero"}
+    for name, part in (("all", index), ("again", index), ("two", index[2:])):
+        preprocess_cases(part, tmp_path / name, "set", "clean", STRUCTURES, settings)
+    whole, again, two = (open_store(tmp_path / name) for name in ("all", "again", "two"))
+    assert whole.meta == again.meta
+    assert two.meta["cases"]["p3"] == whole.meta["cases"]["p3"]  # nothing of a case depends on the others
+    assert len({entry["sha256"] for entry in whole.meta["cases"].values()}) == 4
+    verify_splits(split_patients(index, 2, 0, 0.3), whole.index, fold=1)
+
+
+def test_bad_input_leaves_no_store(tmp_path):
+    image, labels = phantom((8, 8, 8), [1, 1, 1])
+    with pytest.raises(BadInput, match="its non-zero voxels have no spread, so no z-score"):
+        store(tmp_path, (image > 0).astype(np.float32), labels, np.eye(4), {"intensity": "zscore"})
+    row = {"case": "p_1", "patient": "p", "image": "gone.nii", "label": "gone.nii"}
+    with pytest.raises(BadInput, match=r"gone\.nii: this file does not exist"):
+        preprocess_cases(pd.DataFrame([row]), tmp_path / "store", "set", "clean", STRUCTURES, {})
+    with pytest.raises(BadInput, match="conditions: 'noisy' is not available yet; the only condition is `clean"):
+        preprocess_cases(pd.DataFrame([row]), tmp_path / "store", "set", "noisy", STRUCTURES, {})
+    assert not (tmp_path / "store").exists()
+
+
+def test_labels_read_back_from_the_file_are_the_truth_of_the_store(tmp_path):
+    image, labels = phantom((9, 8, 7), [1, 1, 1])
+    opened = store(tmp_path, image, labels, affine_of("AIL", [1, 2, 3]), {"slices": "sagittal"})
+    reference, _, _ = load_label(tmp_path / "label.nii")
+    back = np.array(opened.meta["values"])[
+        restore(one_hot(opened.label("p_1"), 3), opened.meta["cases"]["p_1"]["geometry"])
+    ]
+    assert np.array_equal(back, np.where(reference == 9, 7, reference))
