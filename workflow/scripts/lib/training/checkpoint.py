@@ -46,7 +46,8 @@ def load_checkpoint(folder: Path) -> dict | None:
         except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
             set_aside = path.with_name(f"{name}.corrupt")
             os.replace(path, set_aside)
-            print(f"checkpoint {path} is damaged ({error}); set aside as {set_aside.name}", flush=True)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            print(f"checkpoint {path} is damaged ({reason}); set aside as {set_aside.name}", flush=True)
     return None
 
 

@@ -24,7 +24,7 @@ def fingerprint(device: torch.device) -> dict[str, str]:
     """What must be equal for two halves of a training to have the bits of an uninterrupted one."""
     return {
         "device": device_name(device),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "cuda": str(torch.version.cuda),
