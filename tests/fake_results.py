@@ -32,9 +32,7 @@ def names(method: str) -> dict[str, str]:
     return {**PLACE, "method": method, "architecture": architecture, "loss": loss}
 
 
-def fake_scores(
-    methods=METHODS, patients=12, folds=2, seeds=3, failed=FAILED, missing=MISSING
-) -> pd.DataFrame:
+def fake_scores(methods=METHODS, patients=12, folds=2, seeds=3, failed=FAILED, missing=MISSING) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     effect = rng.normal(0, 0.03, patients)
     rows = []
@@ -46,9 +44,7 @@ def fake_scores(
                 shift = rng.normal(0, 0.012)
                 for p in range(fold, patients, folds):
                     for structure, offset in zip(STRUCTURES, (-0.09, 0.02, 0.07), strict=True):
-                        dice = float(
-                            np.clip(level + offset + effect[p] + shift + rng.normal(0, 0.02), 0.05, 0.99)
-                        )
+                        dice = float(np.clip(level + offset + effect[p] + shift + rng.normal(0, 0.02), 0.05, 0.99))
                         status = "scored"
                         if method.startswith("segnet") and structure == "csf" and p in (1, 4):
                             status = "missed"
@@ -164,10 +160,7 @@ def fake_ranking(scores: pd.DataFrame) -> pd.DataFrame:
                 "n_seeds": group["seed"].nunique(),
             }
             | {"n_values": len(group)}
-            | {
-                f"n_{s}": int((raw["status"] == s).sum())
-                for s in ("missed", "hallucinated", "both_empty", "failed")
-            }
+            | {f"n_{s}": int((raw["status"] == s).sum()) for s in ("missed", "hallucinated", "both_empty", "failed")}
             | {
                 "mean": per_patient.mean(),
                 "low": per_patient.mean() - half,
@@ -177,7 +170,7 @@ def fake_ranking(scores: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     down = table["metric"].isin(["hd95", "assd"])
     signed = table["mean"].where(~down, -table["mean"])
-    groups = signed.groupby([table["structure"], table["metric"]])
+    groups = signed.groupby([table["dataset"], table["structure"], table["metric"]])
     table["rank"] = groups.rank(ascending=False).astype(int)
     n_methods = table["method"].nunique()
     table["rank_low"], table["rank_high"] = (
@@ -237,11 +230,11 @@ def fake_claims() -> pd.DataFrame:
             "kind": "superior",
             "metric": "dice",
             "margin": 0.0,
-            "p_holm": min(1.0, row["p"] * 5),
+            "p_holm": np.minimum(1.0, row["p"] * 5),
         }
         row |= {"mean_treatment": METHODS[row["treatment"]] if measured else np.nan}
         row |= {"mean_control": METHODS[row["control"]] if measured else np.nan}
-        row |= {"n_patients": 12 if measured else np.nan, "n_seeds": 3 if measured else np.nan}
+        row |= {"n_patients": 12 if measured else 0, "n_seeds": 3 if measured else 0}
         row |= {
             "sentence": f"Verdict {row['verdict']}: {row['treatment']} against {row['control']}."
             if measured
@@ -266,24 +259,16 @@ def fake_curves(methods=METHODS, folds=2, seeds=3) -> pd.DataFrame:
                     rows.append(
                         {**names(method), "fold": fold, "seed": seed, "iteration": iteration}
                         | {
-                            "training_loss": (0.25 + 1.2 * fall)
-                            * (3 if "dbce" in method else 1)
-                            * rng.normal(1, 0.06),
+                            "training_loss": (0.25 + 1.2 * fall) * (3 if "dbce" in method else 1) * rng.normal(1, 0.06),
                             "lr": 2e-3,
                         }
-                        | {
-                            "validation_dice": level * (1 - fall) + rng.normal(0, 0.012)
-                            if validated
-                            else np.nan
-                        }
+                        | {"validation_dice": level * (1 - fall) + rng.normal(0, 0.012) if validated else np.nan}
                         | {"seconds": iteration * 0.3}
                     )
     return pd.DataFrame(rows)
 
 
-def fake_images(
-    folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int = 0
-) -> tuple[pd.DataFrame, dict]:
+def fake_images(folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int = 0) -> tuple[pd.DataFrame, dict]:
     """Write nested ellipsoids of 44 × 56 × 18 voxels (1.5 × 1.25 × 4 mm) with axes flipped; index and prediction folders."""
     rng = np.random.default_rng(2)
     affine = np.diag([-1.5, 1.25, 4.0, 1.0])
@@ -312,8 +297,7 @@ def fake_images(
             out.mkdir(parents=True, exist_ok=True)
             noise = (1 - level) * 0.35
             guess = labels(
-                radius * (1 + noise * np.sin(9 * warped[0] + 3 * level))
-                + rng.normal(0, noise * 0.3, radius.shape)
+                radius * (1 + noise * np.sin(9 * warped[0] + 3 * level)) + rng.normal(0, noise * 0.3, radius.shape)
             )
             nib.save(nib.Nifti1Image(guess, affine), out / f"{case}.nii.gz")
             folders[method, fold, seed] = out

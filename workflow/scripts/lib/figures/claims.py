@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from lib.figures import style
 
@@ -21,9 +20,7 @@ def draw(claims: pd.DataFrame) -> Figure:
     groups = [claims[claims["metric"] == metric].reset_index(drop=True) for metric in metrics]
     counts = [len(group) for group in groups]
     figure = style.figure(style.TWO_COLUMNS, (14 + sum(15 + 11.5 * n for n in counts)) * style.MM)
-    axes = figure.subplots(
-        len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 0.6 for n in counts]}
-    )
+    axes = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 0.6 for n in counts]})
     several = len(style.situations(claims)) > 1
     for ax, metric, group in zip(axes[:, 0], metrics, groups, strict=True):
         _panel(ax, group, style.METRIC_NAMES.get(metric, metric), several)
@@ -41,7 +38,9 @@ def draw(claims: pd.DataFrame) -> Figure:
         Line2D([], [], color="#D55E00", marker="D", markersize=4.5, linestyle="none", label="published"),
     ]
     if claims["margin"].fillna(0).ne(0).any():
-        handles.append(Patch(facecolor=style.FAINT, label="margin"))
+        handles.append(
+            Line2D([], [], color=style.INK, linewidth=0.9, linestyle=":", label="smallest gain that matters")
+        )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -51,9 +50,9 @@ def _panel(ax: Axes, claims: pd.DataFrame, metric: str, several: bool) -> None:
     for y, row in claims.iterrows():
         decided = row["verdict"] in DECIDED
         colour = style.INK if decided else style.MUTED
-        margin = abs(row["margin"]) if pd.notna(row["margin"]) else 0.0
-        if margin:
-            ax.fill_betweenx([y - 0.42, y + 0.42], -margin, margin, color=style.FAINT, linewidth=0, zorder=0)
+        if pd.notna(row["margin"]) and row["margin"] > 0:
+            margin = -row["margin"] if row["metric"] in style.LOWER else row["margin"]
+            ax.plot([margin, margin], [y - 0.35, y + 0.35], color=style.INK, linewidth=0.9, linestyle=":", zorder=1)
         if pd.notna(row["low"]) and pd.notna(row["high"]):
             ax.plot(
                 [row["low"], row["high"]],
@@ -110,9 +109,7 @@ def _panel(ax: Axes, claims: pd.DataFrame, metric: str, several: bool) -> None:
     low, high = min(0.0, shown.min().min()), max(0.0, shown.max().max())
     pad = 0.06 * ((high - low) or 1.0)
     ax.set_xlim(low - pad, high + pad)
-    ax.set_xlabel(
-        f"← control higher      difference in mean {metric}, treatment − control      treatment higher →"
-    )
+    ax.set_xlabel(f"← control higher      difference in mean {metric}, treatment − control      treatment higher →")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
@@ -120,13 +117,9 @@ def _panel(ax: Axes, claims: pd.DataFrame, metric: str, several: bool) -> None:
 
 
 def _note(row: pd.Series) -> str:
-    counts = (
-        ""
-        if pd.isna(row["n_patients"])
-        else f"{int(row['n_patients'])} patients, {int(row['n_seeds'])} seeds"
-    )
-    if counts.endswith(" 1 seeds"):
-        counts = counts[:-1]
-    measured = "" if pd.isna(row["difference"]) else style.signed(row["difference"])
-    second = " · ".join(part for part in (measured, counts) if part)
+    second = ""
+    if pd.notna(row["difference"]):
+        seeds = int(row["n_seeds"])
+        counts = f"{int(row['n_patients'])} patients, {seeds} seed{'' if seeds == 1 else 's'}"
+        second = f"{style.signed(row['difference'])} · {counts}"
     return f"$\\bf{{{row['verdict'].replace(' ', chr(92) + ' ')}}}$" + (f"\n{second}" if second else "")

@@ -28,8 +28,8 @@ def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
         losses = list(style.at(curves, panel)["loss"].unique())
         rows += [(panel, losses[k : k + per_row]) for k in range(0, len(losses), per_row)]
     columns = max(len(losses) for _, losses in rows)
-    figure = style.figure(style.TWO_COLUMNS, (10 + 76 * len(rows)) * style.MM)
-    blocks = np.atleast_1d(figure.subfigures(len(rows), 1))
+    figure = style.figure(style.TWO_COLUMNS, (7 + 76 * len(rows)) * style.MM)
+    *blocks, foot = figure.subfigures(len(rows) + 1, 1, height_ratios=[76] * len(rows) + [7])
     looks = style.lines(architectures)
     for block, (panel, losses) in zip(blocks, rows, strict=True):
         here = style.at(curves, panel)
@@ -60,11 +60,10 @@ def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
         block.suptitle(style.situation_title(panel), x=0.01, ha="left", fontsize=7.5)
     shown = [a for a in architectures if a in set(curves["architecture"])]
     handles = [
-        Line2D([], [], label=a, color=looks[a]["color"], linestyle=looks[a]["linestyle"], linewidth=1.6)
-        for a in shown
+        Line2D([], [], label=a, color=looks[a]["color"], linestyle=looks[a]["linestyle"], linewidth=1.6) for a in shown
     ]
     handles.append(Line2D([], [], label="other losses", color="#c3c9d0", linewidth=1.6))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+    foot.legend(handles=handles, loc="center", ncols=min(len(handles), 5))
     return figure
 
 

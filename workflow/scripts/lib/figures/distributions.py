@@ -115,9 +115,7 @@ def _panel(ax: Axes, table: pd.DataFrame, order: list[str], colour: str, low: fl
                 clip_on=False,
             )
         kinds = rows["status"].value_counts()
-        notes = [
-            f"{kinds[kind]} cases {kind}" for kind in ("missed", "hallucinated", "failed") if kind in kinds
-        ]
+        notes = [f"{kinds[kind]} cases {kind}" for kind in ("missed", "hallucinated", "failed") if kind in kinds]
         if notes:
             ax.text(
                 low + 0.04 * span,

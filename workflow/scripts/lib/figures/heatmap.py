@@ -35,10 +35,13 @@ def draw(ranking: pd.DataFrame, ledger: pd.DataFrame, metric: str = style.PRIMAR
     values = means["mean"][means["n_failed"].lt(means["n_values"])].dropna()
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1e-9)
-    if metric in ("hd95", "assd"):
+    if metric in style.LOWER:
         norm = Normalize(norm.vmax, norm.vmin)  # darker is always the value that ranks higher
     for ax, panel, grid in zip(axes, panels, grids, strict=True):
-        _panel(ax, style.at(means, panel), style.at(ledger, panel), grid, norm)
+        here = style.at(means, panel)
+        # With one training each, a "top group" would only say that nothing can be told apart.
+        here = here.assign(top=here["top_group"].astype(bool) & here["seeds_enough"].astype(bool).any())
+        _panel(ax, here, style.at(ledger, panel), grid, norm)
         ax.set_title(style.situation_title(panel), loc="left", pad=5)
     if len(values):
         bar = figure.colorbar(
@@ -46,15 +49,13 @@ def draw(ranking: pd.DataFrame, ledger: pd.DataFrame, metric: str = style.PRIMAR
         )
         bar.outline.set_visible(False)
         bar.set_label(f"mean {style.METRIC_NAMES[metric]}")
-    enough = len(means) > 0 and means["seeds_enough"].astype(bool).all()
-    group = (
-        "Frame and ●: top group, not separated from the highest mean."
-        if enough
-        else "Fewer than 3 seeds: single trainings, so no top group is marked."
-    )
+    group = ""
+    if len(means):
+        group = "Frame and ●: top group, not separated from the highest mean.  "
+        if not means["seeds_enough"].astype(bool).any():
+            group = "Fewer than 3 seeds: single trainings, so no top group is marked.  "
     figure.supxlabel(
-        f"[95 % interval] over n patients × seeds.  {group}  Hatched: failed.  "
-        "Dotted: missing.  Blank: not asked for.",
+        f"[95 % interval] over n patients × seeds.  {group}  Hatched: failed.  Dotted: missing.  Blank: not asked for.",
         fontsize=6,
         color=style.MUTED,
     )
@@ -105,24 +106,18 @@ def _cell(
     if mean.empty or not cells["state"].eq("ok").any():
         if failed:
             reasons = ", ".join(sorted(set(cells.loc[cells["state"] == "failed", "reason"].dropna())))
-            ax.add_patch(
-                Rectangle(**box, facecolor="white", edgecolor="#8d949c", hatch="////", linewidth=0.6)
-            )
+            ax.add_patch(Rectangle(**box, facecolor="white", edgecolor="#8d949c", hatch="////", linewidth=0.6))
             text, colour = f"failed\n{style.wrapped(reasons, 14)}", style.ALERT
         else:
-            ax.add_patch(
-                Rectangle(**box, facecolor="none", edgecolor="#8d949c", linestyle=":", linewidth=0.9)
-            )
+            ax.add_patch(Rectangle(**box, facecolor="none", edgecolor="#8d949c", linestyle=":", linewidth=0.9))
             text, colour = "missing", style.MUTED
         background = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-        ax.text(
-            j, i, text.strip(), ha="center", va="center", fontsize=small + 0.5, color=colour, bbox=background
-        )
+        ax.text(j, i, text.strip(), ha="center", va="center", fontsize=small + 0.5, color=colour, bbox=background)
         return
     value = mean.iloc[0]
     face = style.SEQUENTIAL(norm(value["mean"]))
-    ink = "white" if style.luminance(face) < 0.3 else style.INK
-    top = bool(value["top_group"]) and bool(value["seeds_enough"])
+    ink = "white" if style.luminance(face) < 0.2 else style.INK
+    top = bool(value["top"])
     ax.add_patch(Rectangle(**box, facecolor=face, edgecolor="none"))
     if top:
         inner = {"xy": (j - 0.455, i - 0.435), "width": 0.91, "height": 0.87}

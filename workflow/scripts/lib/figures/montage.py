@@ -37,9 +37,7 @@ def draw(
     if not cases:
         return style.notice("Montage: no case was scored.")
     index = index.set_index("case")
-    blocks = [
-        _read(role, case, scores, index, predictions, structures, methods, metric) for role, case in cases
-    ]
+    blocks = [_read(role, case, scores, index, predictions, structures, methods, metric) for role, case in cases]
     panels = 2 + len(methods)
     lines = -(-panels // 6)
     columns = -(-panels // lines)
@@ -49,11 +47,10 @@ def draw(
     if lines <= 3 and sum(heights) > page:
         heights = [height * page / sum(heights) for height in heights]
     figure = style.figure(style.TWO_COLUMNS, sum(heights) + 8 * style.MM)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0.0, hspace=0.0)
     colours = style.overlays(list(structures))
-    for part, block in zip(
-        np.atleast_1d(figure.subfigures(len(blocks), 1, height_ratios=heights)), blocks, strict=True
-    ):
+    *parts, foot = figure.subfigures(len(blocks) + 1, 1, height_ratios=[*heights, 8 * style.MM])
+    for part, block in zip(parts, blocks, strict=True):
         part.suptitle(block["title"], x=0.01, ha="left", fontsize=7.5)
         axes = part.subplots(lines, columns, squeeze=False).ravel()
         for ax in axes:
@@ -65,12 +62,10 @@ def draw(
         for ax, method in zip(axes[2:], methods, strict=False):
             labels, caption = block["methods"][method]
             _show(ax, block, labels, structures, colours)
-            ax.set_title(
-                f"{style.wrapped(method, int(118 / columns))}\n{caption}", fontsize=6, pad=2, linespacing=1.15
-            )
+            ax.set_title(f"{style.wrapped(method, int(118 / columns))}\n{caption}", fontsize=6, pad=2, linespacing=1.15)
     handles = [Line2D([], [], color=colours[name], linewidth=2.5, label=name) for name in structures]
     box = {"frameon": True, "facecolor": "#3a3f45", "edgecolor": "none", "labelcolor": "white"}
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), **box)
+    foot.legend(handles=handles, loc="center", ncols=min(len(handles), 6), **box)
     return figure
 
 
@@ -180,9 +175,7 @@ def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | No
         if path.is_file():
             volume, _ = read_volume(path)
             if volume.shape != shape:
-                raise BadInput(
-                    f"{path}: shape {volume.shape}, but the reference has {shape}; predict this cell again"
-                )
+                raise BadInput(f"{path}: shape {volume.shape}, but the reference has {shape}; predict this cell again")
             return (
                 volume,
                 f"{style.METRIC_NAMES[values['metric'].iloc[0]]} {values['value'].mean():.3f} (seed {seed})",
@@ -208,9 +201,7 @@ def _crop(foreground: np.ndarray) -> tuple[slice, slice]:
     return tuple(slices)
 
 
-def _show(
-    ax: Axes, block: dict, labels: np.ndarray | None, structures: Structures, colours: dict[str, str]
-) -> None:
+def _show(ax: Axes, block: dict, labels: np.ndarray | None, structures: Structures, colours: dict[str, str]) -> None:
     pixels = block["pixels"]
     if labels is None and ax.get_subplotspec().num1 > 1:
         pixels = np.full_like(pixels, block["window"][0])

@@ -42,6 +42,7 @@ METRIC_NAMES = {
     "rvd": "Volume difference",
 }
 PRIMARY = "dice"
+LOWER = ("hd95", "assd")  # metrics of which a lower value ranks higher
 
 mpl.rcParams.update(
     {
@@ -94,8 +95,9 @@ def notice(message: str) -> Figure:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV of the pipeline; only an empty field is a missing value, so a structure may be called "NA"."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    """A CSV of the pipeline. Names stay text ("001"), and only an empty field is a missing value ("NA" is a name)."""
+    text = dict.fromkeys(("patient", "case", "identity", "message", "log"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 
 def save(drawn: Figure, stem: str | Path) -> None:
@@ -169,9 +171,7 @@ def situations(table: pd.DataFrame) -> list[tuple[str, str, str]]:
 def at(table: pd.DataFrame, situation: tuple[str, str, str]) -> pd.DataFrame:
     """The rows of one situation."""
     dataset, condition, protocol = situation
-    return table[
-        (table["dataset"] == dataset) & (table["condition"] == condition) & (table["protocol"] == protocol)
-    ]
+    return table[(table["dataset"] == dataset) & (table["condition"] == condition) & (table["protocol"] == protocol)]
 
 
 def situation_title(situation: tuple[str, str, str]) -> str:
