@@ -39,13 +39,16 @@ def gather_scores(cells: Iterable[Cell]) -> pd.DataFrame:
 
 def gather_curves(cells: Iterable[Cell]) -> pd.DataFrame:
     """The learning curves of all cells that have one, each row with the cell's name."""
-    columns = [*CELL, "iteration", "loss", "lr", "validation_dice", "seconds"]
-    return _gather(cells, "training/curve.csv", columns)
+    columns = [*CELL, "iteration", "training_loss", "lr", "validation_dice", "seconds"]
+    # In a cell's curve `loss` is the training loss; in the tables of all cells it is the name of the loss function.
+    return _gather(cells, "training/curve.csv", columns, {"loss": "training_loss"})
 
 
-def _gather(cells: Iterable[Cell], file: str, columns: list[str]) -> pd.DataFrame:
+def _gather(
+    cells: Iterable[Cell], file: str, columns: list[str], renamed: dict[str, str] | None = None
+) -> pd.DataFrame:
     tables = [
-        pd.read_csv(path, dtype={"patient": str, "case": str}).assign(**cell.columns())
+        pd.read_csv(path, dtype={"patient": str, "case": str}).rename(columns=renamed).assign(**cell.columns())
         for cell in cells
         if (path := cell.folder / file).exists()
     ]
@@ -56,8 +59,5 @@ def _gather(cells: Iterable[Cell], file: str, columns: list[str]) -> pd.DataFram
 def complaint(ledger: pd.DataFrame) -> str:
     """What `strict: true` says about cells that are not ok; empty when all are."""
     bad = ledger[ledger["state"] != "ok"]
-    lines = [
-        f"  {r.method} fold {r.fold} seed {r.seed}: {r.state} {r.reason} {r.message}"
-        for r in bad.itertuples()
-    ]
+    lines = [f"  {r.method} fold {r.fold} seed {r.seed}: {r.state} {r.reason} {r.message}" for r in bad.itertuples()]
     return f"{len(bad)} of {len(ledger)} cells are not ok:\n" + "\n".join(lines) if lines else ""
