@@ -85,7 +85,7 @@ class Project:
         (self.folder / "tiny.yaml").write_text(yaml.safe_dump(config))
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml", *arguments]
+        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "tiny.yaml"]
         run = subprocess.run(command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert not check or run.returncode == 0, run.stdout[-6000:]
         return run

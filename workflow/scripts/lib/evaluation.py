@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.data.index import read_index
 from lib.data.nifti import load_label
 from lib.errors import BadInput
 from lib.files import read_json, write_table
@@ -56,5 +57,5 @@ def write_scores(tables: list[pd.DataFrame], cell: dict, output: str | Path) -> 
 
 def test_cases(index: str | Path, splits: str | Path, fold: int) -> pd.DataFrame:
     """Rows of the index whose patients are tested in `fold`."""
-    cases = pd.read_csv(index, dtype=str)
+    cases = read_index(index)
     return cases[cases["patient"].isin(read_json(splits)["folds"][fold]["test"])]

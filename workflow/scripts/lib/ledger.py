@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 
@@ -48,7 +47,14 @@ def _gather(
     cells: Iterable[Cell], file: str, columns: list[str], renamed: dict[str, str] | None = None
 ) -> pd.DataFrame:
     tables = [
-        pd.read_csv(path, dtype={"patient": str, "case": str}).rename(columns=renamed).assign(**cell.columns())
+        pd.read_csv(
+            path,
+            dtype={"patient": str, "case": str},
+            keep_default_na=False,
+            na_values={"value": "", "validation_dice": ""},
+        )
+        .rename(columns=renamed)
+        .assign(**cell.columns())
         for cell in cells
         if (path := cell.folder / file).exists()
     ]
