@@ -1,0 +1,176 @@
+"""Mean of a seeds x patients table, its interval and its p-value, when both seeds and patients are random samples.
+
+Model: value[s, p] = mean + seed[s] + patient[p] + residual[s, p]. A new study would draw other seeds and other
+patients, so both vary. The variance of the mean is A + B - R with
+    A = variance of the seeds' means / number of seeds          (few degrees of freedom: seeds - 1)
+    B = variance of the patients' means / number of patients    (patients - strata)
+    R = residual variance / number of values                    (contained in both A and B)
+Interval and p-value come from the generalised pivot of Weerahandi (1993, JASA 88:899): the unknown components take
+the values that the data allow (A times df/chi2, B likewise), |mean| is normal given them. Satterthwaite's t is not
+used: with 3 seeds it rejects up to 9 % true null hypotheses at level 5 %, and 2 % at 0.2 % (docs/statistics.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import special
+
+MIN_SEEDS = 3
+_MIN_WITHIN_DF = 5  # with fewer degrees of freedom within strata than this, strata are ignored
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """K means with their variance components; arrays of shape (K,) unless said otherwise."""
+
+    mean: np.ndarray
+    seed_variance: np.ndarray  # A; 0 where there are too few seeds to know it
+    patient_variance: np.ndarray  # B; NaN with fewer than 2 patients
+    residual_variance: np.ndarray  # R
+    seed_df: np.ndarray  # inf where seeds are too few: then the interval is about patients only
+    patient_df: np.ndarray
+    n_seeds: np.ndarray
+    n_patients: np.ndarray
+    seeds_enough: np.ndarray
+    seeds_seen: np.ndarray  # (K, seeds), which seeds have values
+    seed_effects: np.ndarray  # (K, seeds), scaled so that their mean square estimates the seed variance; 0 if absent
+    patient_effects: np.ndarray  # (K, patients), scaled likewise, centred within strata; 0 if absent
+    strata: np.ndarray  # (K, patients), the strata used
+
+    def p_values(self) -> np.ndarray:
+        """Two-sided p-values of mean = 0; NaN without an interval; where nothing varies, 1 if mean = 0, else 0."""
+        return self._solve(lambda some, nodes: _tail(np.abs(self.mean[some]), *nodes)[0], exact=lambda m: m == 0)
+
+    def half_widths(self, level: float) -> np.ndarray:
+        """Half the width of the interval mean +- h at `level`; it excludes 0 exactly where p < 1 - level."""
+        return self._solve(lambda some, nodes: _quantile(1 - level, *nodes), exact=lambda m: m * 0)
+
+    def _solve(self, solver, exact) -> np.ndarray:
+        """Apply `solver` to the groups of rows that share degrees of freedom, hence quadrature nodes."""
+        result = np.full(len(self.mean), np.nan)
+        known = self.n_patients >= 2
+        constant = known & (self.seed_variance + self.patient_variance + self.residual_variance < _TINY)
+        result[constant] = exact(self.mean[constant])
+        todo = known & ~constant
+        for df in {*zip(self.seed_df[todo], self.patient_df[todo], strict=True)}:
+            some = np.flatnonzero(todo & (self.seed_df == df[0]) & (self.patient_df == df[1]))
+            result[some] = solver(some, self._nodes(some, *df))
+        return result
+
+    def _nodes(self, some: np.ndarray, seed_df: float, patient_df: float) -> tuple[np.ndarray, np.ndarray]:
+        """Standard deviations of the mean that the data allow (len(some), nodes), and their weights (nodes,)."""
+        (x, w), (y, v) = _scale_nodes(seed_df), _scale_nodes(patient_df)
+        a, b, r = (c[some, None] for c in (self.seed_variance, self.patient_variance, self.residual_variance))
+        excess = np.maximum(a * x - r, 0)  # what seeds add beyond the residual, which b holds already
+        rest = np.maximum(b * y, r)
+        variance = excess[:, :, None] + rest[:, None, :]
+        return np.sqrt(variance + _TINY).reshape(len(some), -1), np.outer(w, v).ravel()
+
+
+def crossed(values: np.ndarray, strata: np.ndarray) -> Crossed:
+    """Means and variance components of K tables `values` (K, seeds, patients), NaN where there is no value.
+
+    `strata` (patients,): integers, the fold that tested each patient; patients vary within strata only. The mean is
+    the mean over patients of each patient's mean over its seeds. Tables with holes are weighted accordingly.
+    """
+    seen = ~np.isnan(values)
+    filled = np.where(seen, values, 0.0)
+    seeds_of = seen.sum(1)  # (K, P)
+    present = seeds_of > 0
+    n_patients = present.sum(1)
+    per_patient = filled.sum(1) / np.maximum(seeds_of, 1)
+    mean = per_patient.sum(1) / np.where(n_patients, n_patients, np.nan)
+
+    in_stratum = (strata[:, None] == np.unique(strata)) & present[:, :, None]  # (K, P, F)
+    within_df = n_patients - in_stratum.any(1).sum(1)
+    pooled = within_df < _MIN_WITHIN_DF
+    whole = present[:, :, None] & (np.arange(in_stratum.shape[2]) == 0)
+    members = np.where(pooled[:, None, None], whole, in_stratum).astype(float)
+    patient_df = np.where(pooled, n_patients - 1, within_df).astype(float)
+    centre = (per_patient[:, None] @ members) / np.maximum(members.sum(1, keepdims=True), 1)  # (K, 1, F)
+    deviation = np.where(present, per_patient - (members * centre).sum(2), 0.0)
+    scale = n_patients / np.where(patient_df > 0, patient_df, np.nan)
+    patient_effects = deviation * np.sqrt(scale)[:, None]
+    patient_variance = (patient_effects**2).sum(1) / np.maximum(n_patients, 1) ** 2
+
+    weights = seen / np.maximum(seeds_of * n_patients[:, None], 1)[:, None, :]  # (K, S, P), sums to 1
+    share = weights.sum(2)  # (K, S)
+    square = np.maximum((share**2).sum(1), _TINY)
+    seeds_enough = 1 / square >= MIN_SEEDS - 0.5  # the effective number of seeds
+    informative = seen & (seeds_of >= 2)[:, None, :]  # a patient with one seed says nothing about seeds
+    residual = np.where(informative, filled - per_patient[:, None, :], 0.0)
+    inflate = np.sqrt(seeds_of / np.maximum(seeds_of - 1, 1))[:, None, :]
+    seed_effects = (weights * residual * inflate).sum(2) / np.maximum((weights * informative).sum(2), _TINY)
+    seed_variance = (share**2 * seed_effects**2).sum(1)
+    seed_df = square**2 / np.maximum((share**4).sum(1), _TINY) - 1
+
+    cells = informative @ members  # (K, S, F) values per seed and stratum
+    cell_mean = (residual @ members) / np.maximum(cells, 1)
+    residual = np.where(informative, residual - cell_mean @ members.swapaxes(1, 2), 0.0)
+    patients_used = (informative.any(1)[:, None] @ members)[:, 0]  # (K, F)
+    seeds_used = (cells > 0).sum(1)
+    residual_df = (cells.sum(1) - patients_used - np.maximum(seeds_used - 1, 0)).sum(1)
+    residual_variance = (residual**2).sum((1, 2)) / np.maximum(residual_df, 1) * (weights**2).sum((1, 2))
+
+    return Crossed(
+        mean=mean,
+        seed_variance=np.where(seeds_enough, seed_variance, 0.0),
+        patient_variance=patient_variance,
+        residual_variance=np.where(seeds_enough & (residual_df > 0), residual_variance, 0.0),
+        seed_df=np.where(seeds_enough, np.round(seed_df, 6), np.inf),
+        patient_df=patient_df,
+        n_seeds=seen.any(2).sum(1),
+        n_patients=n_patients,
+        seeds_enough=seeds_enough,
+        seeds_seen=seen.any(2),
+        seed_effects=np.where(seeds_enough[:, None], seed_effects, 0.0),
+        patient_effects=patient_effects,
+        strata=np.where(present, members.argmax(2), -1),
+    )
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjusted p-values (1979) of the family `p`; NaN stays and does not count."""
+    p = np.asarray(p, dtype=float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+@lru_cache(maxsize=256)
+def _scale_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
+    """Quadrature of df/chi2(df): nodes and weights by the trapezoid rule in log chi2, from tail to tail."""
+    if np.isinf(df):
+        return np.ones(1), np.ones(1)
+    low = np.log(2 * special.gammaincinv(df / 2, 1e-12))
+    high = np.log(2 * special.gammainccinv(df / 2, 1e-12))
+    u = np.linspace(low, high, 64 if df < 6 else 24)
+    log_density = df / 2 * u - np.exp(u) / 2
+    weights = np.exp(log_density - log_density.max())
+    return df / np.exp(u), weights / weights.sum()
+
+
+def _tail(h: np.ndarray, sigma: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P(|N(0, sigma^2)| > h) averaged over sigma, and its derivative in h."""
+    z = h[:, None] / sigma
+    density = np.exp(-(z**2) / 2) / sigma * np.sqrt(2 / np.pi)
+    return 2 * special.ndtr(-z) @ weights, -(density @ weights)
+
+
+def _quantile(p: float, sigma: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The h with tail probability p, by Newton's method, which cannot overshoot: the tail is convex in h > 0."""
+    h = -special.ndtri(p / 2) * sigma.min(1)  # the tail here is at least p
+    for _ in range(200):
+        tail, slope = _tail(h, sigma, weights)
+        step = (p - tail) / slope
+        h += step
+        if np.all(np.abs(step) <= 1e-10 * h):
+            break
+    return h

@@ -1,0 +1,167 @@
+"""Means with intervals, paired differences of all methods, ranks with their bootstrap distribution, the top group."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from lib.errors import BadInput
+from lib.metrics import DIRECTION, DISTANCES
+from lib.registry import did_you_mean
+from lib.statistics.crossed import Crossed, crossed, holm
+from lib.statistics.table import MEAN, SITUATION, Situation
+
+RANKING = [
+    *SITUATION, "method", "architecture", "loss", "structure", "metric", "n_patients", "n_cases", "n_seeds",
+    "n_values", "n_missed", "n_hallucinated", "n_both_empty", "n_failed", "mean", "low", "high", "rank", "rank_low",
+    "rank_high", "p_best", "top_group", "seeds_enough",
+]  # fmt: skip
+PAIRS = [
+    *SITUATION, "metric", "structure", "method_a", "method_b", "difference", "low", "high", "p", "p_holm",
+    "separated", "n_patients", "n_seeds",
+]  # fmt: skip
+
+
+def rank(
+    parts: list[Situation], primary: str, resamples: int, level: float, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables `ranking` (every metric and structure) and `pairs` (the primary metric) of all situations."""
+    if DIRECTION.get(primary, 0) == 0:
+        ranking_metrics = [metric for metric, direction in DIRECTION.items() if direction]
+        raise BadInput(f"The primary metric is '{primary}'.{did_you_mean(str(primary), ranking_metrics)}")
+    rankings, pairs = [], []
+    for part in parts:
+        for i, structure in enumerate(part.structures):
+            for j, metric in enumerate(part.metrics):
+                rankings.append(_rank(part, i, j, resamples, level, seed))
+                if metric == primary and structure == MEAN:
+                    pairs.append(_pairs(part, rankings[-1], i, j, level))
+    return _concat(rankings, RANKING), _concat(pairs, PAIRS)
+
+
+def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def differences(values: np.ndarray, a: np.ndarray, b: np.ndarray, strata: np.ndarray) -> Crossed:
+    """Paired differences a - b on common seeds and patients; `values` (methods, seeds, patients)."""
+    difference = values[a] - values[b]
+    scale = np.nanmax(np.abs(values), initial=0.0)
+    return crossed(np.where(np.abs(difference) < 1e-12 * scale, 0.0, difference), strata)
+
+
+def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: int) -> pd.DataFrame:
+    """Rows of one structure and metric, best method first."""
+    metric, values = part.metrics[j], part.scores[j, i]  # (methods, seeds, patients)
+    table = part.methods.assign(**part.name, structure=part.structures[i], metric=metric)
+    each = crossed(values, part.strata)
+    half = each.half_widths(level)
+    bounds = (-np.inf, np.inf) if metric == "rvd" else (0, np.inf if metric in DISTANCES else 1)
+    table = table.assign(
+        n_patients=each.n_patients,
+        n_seeds=each.n_seeds,
+        mean=each.mean,
+        low=np.clip(each.mean - half, *bounds),
+        high=np.clip(each.mean + half, *bounds),
+        seeds_enough=each.seeds_enough,
+        **{name: count[j, i] for name, count in part.counts.items()},
+        rank=pd.array([pd.NA] * len(table), dtype="Int64"),
+        rank_low=pd.array([pd.NA] * len(table), dtype="Int64"),
+        rank_high=pd.array([pd.NA] * len(table), dtype="Int64"),
+        p_best=np.nan,
+        top_group=False,
+    )
+    # a method without all the patients is not ranked: it could win by missing the hard ones
+    n_patients = np.count_nonzero(~np.isnan(values).all((0, 1)))
+    ranked = np.flatnonzero((each.n_patients == n_patients) & (each.n_patients > 0))
+    if DIRECTION[metric] == 0 or len(ranked) == 0:
+        return table.sort_values("method", kind="stable")
+    score = np.round(DIRECTION[metric] * each.mean[ranked], 12)
+    order = _ranks(score[None])[0]
+    table.loc[ranked, "rank"] = order
+    table.loc[ranked, "top_group"] = _top_group(values[ranked], order, part.strata, level)
+    if n_patients >= 2:
+        draws = np.round(DIRECTION[metric] * _bootstrap(each, ranked, resamples, seed), 12)
+        ranks = _ranks(draws)
+        tail = (1 - level) / 2
+        low, high = np.quantile(ranks, [tail, 1 - tail], axis=0, method="inverted_cdf")
+        first = ranks == 1
+        table.loc[ranked, "rank_low"] = low.astype(int)
+        table.loc[ranked, "rank_high"] = high.astype(int)
+        table.loc[ranked, "p_best"] = (first / first.sum(1, keepdims=True)).mean(0)
+    return table.sort_values(["rank", "method"], kind="stable")
+
+
+def _ranks(score: np.ndarray) -> np.ndarray:
+    """Ranks within rows of `score` (draws, methods), the highest is 1, ties share the better rank."""
+    return 1 + np.stack([(score > column[:, None]).sum(1) for column in score.T], 1)
+
+
+def _top_group(values: np.ndarray, order: np.ndarray, strata: np.ndarray, level: float) -> np.ndarray:
+    """Methods that are not separated from the best one, after Holm over all pairs."""
+    n = len(values)
+    a, b = np.array([*combinations(range(n), 2)], dtype=int).reshape(-1, 2).T
+    pairs = differences(values, a, b, strata)
+    separated = _separated(pairs, holm(pairs.p_values()), level)
+    top = np.ones(n, bool)
+    best = int(np.argmin(order))
+    top[b[(a == best) & separated]] = False
+    top[a[(b == best) & separated]] = False
+    return top
+
+
+def _separated(pairs: Crossed, p_holm: np.ndarray, level: float) -> np.ndarray:
+    return (p_holm <= 1 - level) & pairs.seeds_enough
+
+
+def _pairs(part: Situation, ranking: pd.DataFrame, i: int, j: int, level: float) -> pd.DataFrame:
+    """All pairs of methods, the better ranked one first."""
+    a, b = np.array([*combinations(ranking.index, 2)], dtype=int).reshape(-1, 2).T
+    pairs = differences(part.scores[j, i], a, b, part.strata)
+    p, half = pairs.p_values(), pairs.half_widths(level)
+    p_holm = holm(p)
+    return pd.DataFrame(
+        part.name
+        | {
+            "metric": part.metrics[j],
+            "structure": part.structures[i],
+            "method_a": part.methods["method"].to_numpy()[a],
+            "method_b": part.methods["method"].to_numpy()[b],
+            "difference": pairs.mean,
+            "low": pairs.mean - half,
+            "high": pairs.mean + half,
+            "p": p,
+            "p_holm": p_holm,
+            "separated": _separated(pairs, p_holm, level),
+            "n_patients": pairs.n_patients,
+            "n_seeds": pairs.n_seeds,
+        }
+    )
+
+
+def _bootstrap(each: Crossed, ranked: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of the ranked methods (resamples, methods) had other patients and other seeds been drawn.
+
+    Patients are resampled within strata, the same for every method; seeds independently of them, the same for
+    methods with the same seeds. Few seeds make a plain bootstrap too narrow: effects are scaled to their unbiased
+    variance, and seed effects by sqrt(df/chi2), as in the interval.
+    """
+    rng = np.random.default_rng(seed)
+    strata = each.strata[ranked[0]]
+    n = np.count_nonzero(strata >= 0)
+    draws = np.zeros((resamples, len(ranked)))
+    for stratum in np.unique(strata[strata >= 0]):
+        members = np.flatnonzero(strata == stratum)
+        times = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+        draws += times @ each.patient_effects[np.ix_(ranked, members)].T / n
+    for seeds in np.unique(each.seeds_seen[ranked], axis=0):
+        same = np.flatnonzero((each.seeds_seen[ranked] == seeds).all(1) & each.seeds_enough[ranked])
+        s = np.count_nonzero(seeds)
+        if not len(same):
+            continue
+        times = rng.multinomial(s, np.full(s, 1 / s), size=resamples)
+        scale = np.sqrt((s - 1) / rng.chisquare(s - 1, resamples))
+        draws[:, same] += times @ each.seed_effects[np.ix_(ranked[same], np.flatnonzero(seeds))].T / s * scale[:, None]
+    return each.mean[ranked] + draws
