@@ -72,11 +72,11 @@ def train_cell(job: dict) -> dict:
                 if progress.iteration == total:
                     break
                 training.step()
+            cost = write_results(training, job)
     except Diverged:
         remove_checkpoints(checkpoints)  # resuming would only diverge again
         raise
 
-    cost = write_results(training, job)
     remove_checkpoints(checkpoints)
     return cost | {"identity": identity, "validation_dice": progress.dice, "scored": protocol["score"]}
 
