@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +232,13 @@ def test_settings():
         complete_settings({"elastik": {}})
     with pytest.raises(BadInput, match=r"augment.affine has no key 'rotate'. Did you mean 'rotation'"):
         complete_settings({"affine": {"rotate": 3}})
+
+
+def test_the_documented_defaults_are_the_real_ones():
+    page = (Path(__file__).resolve().parents[1] / "docs/training.md").read_text()
+    rows = re.findall(r"^\| (?:`(\w+)`)? ?\| `(\w+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    documented, transform = {}, None
+    for name, key, value in rows:
+        transform = name or transform
+        documented.setdefault(transform, {})[key] = float(value)
+    assert documented == DEFAULTS
