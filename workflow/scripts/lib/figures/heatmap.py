@@ -35,18 +35,16 @@ def draw(ranking: pd.DataFrame, ledger: pd.DataFrame, metric: str = style.PRIMAR
     values = means["mean"][means["n_failed"].lt(means["n_values"])].dropna()
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1e-9)
-    if metric in style.LOWER:
-        norm = Normalize(norm.vmax, norm.vmin)  # darker is always the value that ranks higher
+    # Darker is always the value that ranks higher.
+    colours = ScalarMappable(norm, style.SEQUENTIAL.reversed() if metric in style.LOWER else style.SEQUENTIAL)
     for ax, panel, grid in zip(axes, panels, grids, strict=True):
         here = style.at(means, panel)
         # With one training each, a "top group" would only say that nothing can be told apart.
         here = here.assign(top=here["top_group"].astype(bool) & here["seeds_enough"].astype(bool).any())
-        _panel(ax, here, style.at(ledger, panel), grid, norm)
+        _panel(ax, here, style.at(ledger, panel), grid, colours)
         ax.set_title(style.situation_title(panel), loc="left", pad=5)
     if len(values):
-        bar = figure.colorbar(
-            ScalarMappable(norm, style.SEQUENTIAL), ax=list(axes), fraction=0.025, pad=0.015, aspect=28
-        )
+        bar = figure.colorbar(colours, ax=list(axes), fraction=0.025, pad=0.015, aspect=28)
         bar.outline.set_visible(False)
         bar.set_label(f"mean {style.METRIC_NAMES[metric]}")
     group = ""
@@ -70,7 +68,7 @@ def _grid(ledger: pd.DataFrame) -> tuple[list[str], list[str], bool]:
     return architectures, losses, False
 
 
-def _panel(ax: Axes, means: pd.DataFrame, ledger: pd.DataFrame, grid: tuple, norm: Normalize) -> None:
+def _panel(ax: Axes, means: pd.DataFrame, ledger: pd.DataFrame, grid: tuple, colours: ScalarMappable) -> None:
     rows, columns, rows_are_losses = grid
     width_mm = 150 / len(columns)
     large, small = min(8.5, 0.42 * width_mm), min(6.0, 0.31 * width_mm)
@@ -80,7 +78,7 @@ def _panel(ax: Axes, means: pd.DataFrame, ledger: pd.DataFrame, grid: tuple, nor
             cells = ledger[(ledger["architecture"] == architecture) & (ledger["loss"] == loss)]
             mean = means[(means["architecture"] == architecture) & (means["loss"] == loss)]
             if len(cells):
-                _cell(ax, i, j, cells, mean, norm, large, small)
+                _cell(ax, i, j, cells, mean, colours, large, small)
     ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     ax.set_xticks(range(len(columns)), [style.wrapped(c, max(8, int(width_mm * 0.75))) for c in columns])
     ax.set_yticks(range(len(rows)), [style.wrapped(r, 22) for r in rows])
@@ -96,7 +94,7 @@ def _cell(
     j: int,
     cells: pd.DataFrame,
     mean: pd.DataFrame,
-    norm: Normalize,
+    colours: ScalarMappable,
     large: float,
     small: float,
 ) -> None:
@@ -115,7 +113,7 @@ def _cell(
         ax.text(j, i, text.strip(), ha="center", va="center", fontsize=small + 0.5, color=colour, bbox=background)
         return
     value = mean.iloc[0]
-    face = style.SEQUENTIAL(norm(value["mean"]))
+    face = colours.to_rgba(value["mean"])
     ink = "white" if style.luminance(face) < 0.2 else style.INK
     top = bool(value["top"])
     ax.add_patch(Rectangle(**box, facecolor=face, edgecolor="none"))
