@@ -155,6 +155,7 @@ def _place(
     answer = _records(primary)
     for row in answer:
         row["top_group"] = enough and bool(row["top_group"])
+    columns = _columns(table, units)
     ranked = [row for row in answer if row["rank"] is not None]
     return {
         "title": style.situation_title(place),
@@ -173,8 +174,8 @@ def _place(
         "seeds": int(primary["n_seeds"].min()) if len(primary) else 0,
         "uneven": len(primary[["n_patients", "n_seeds"]].drop_duplicates()) > 1,
         "unranked": [{"method": m, "states": _states(cells[cells["method"] == m])} for m in unranked],
-        "columns": _columns(table, units),
-        "rows": [_row(row, table, units, cells) for row in answer],
+        "columns": columns,
+        "rows": _rows(answer, columns, table, cells),
         "pairs": _records(pairs),
         "separated": int(pairs["separated"].astype(bool).sum()) if len(pairs) else 0,
     }
@@ -209,13 +210,17 @@ def _columns(table: pd.DataFrame, units: dict) -> list[dict]:
     ]
 
 
-def _row(answer: dict, table: pd.DataFrame, units: dict, cells: pd.DataFrame) -> dict:
-    mine = table[table["method"] == answer["method"]].set_index(["structure", "metric"])
-    values = []
-    for column in _columns(table, units):
-        key = column["structure"], column["metric"]
-        values.append(_records(mine.loc[[key]])[0] if key in mine.index else None)
-    return answer | {"values": values, "cells": _states(cells[cells["method"] == answer["method"]])}
+def _rows(answer: list[dict], columns: list[dict], table: pd.DataFrame, cells: pd.DataFrame) -> list[dict]:
+    """Rows of the score table: a method's primary row, its value in each column (None without), its cells by state."""
+    found = {(row["method"], row["structure"], row["metric"]): row for row in _records(table)}
+    return [
+        row
+        | {
+            "values": [found.get((row["method"], column["structure"], column["metric"])) for column in columns],
+            "cells": _states(cells[cells["method"] == row["method"]]),
+        }
+        for row in answer
+    ]
 
 
 def _cell(row: dict) -> dict:
@@ -335,7 +340,7 @@ def _count(value: float | None) -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if value >= size:
             return f"{value / size:.3g} {letter}"
-    return f"{int(value):,}".replace(",", " ")
+    return f"{int(value):,}".replace(",", "\u2009")
 
 
 def _seconds(value: float | None) -> str:
