@@ -11,8 +11,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from lib.data.nifti import load_label
-from lib.data.preprocess import open_store, plan, preprocess_cases, restore
+from lib.data.preprocess import plan, preprocess_cases, restore
 from lib.data.split import split_patients, verify_splits
+from lib.data.store import open_store
 from lib.errors import BadInput
 
 STRUCTURES = {"inner": 4, "outer": [7, 9]}
@@ -111,7 +112,7 @@ def test_what_the_store_holds(tmp_path):
     inside = image[image != 0].astype(np.float64)
     expected = np.transpose((image - inside.mean()) / inside.std(), (2, 0, 1))
     assert np.allclose(stored[0], expected, atol=1e-5)  # also outside, where zero becomes negative
-    assert opened.index.to_dict("list") == {"case": ["p_1"], "patient": ["p"]}
+    assert opened.patients == {"p_1": "p"}
 
 
 def test_three_dimensional_store_and_raw_intensities(tmp_path):
@@ -251,7 +252,7 @@ def test_the_store_is_reproducible_and_each_case_stands_alone(tmp_path):
     assert whole.meta == again.meta
     assert two.meta["cases"]["p3"] == whole.meta["cases"]["p3"]  # nothing of a case depends on the others
     assert len({entry["sha256"] for entry in whole.meta["cases"].values()}) == 4
-    verify_splits(split_patients(index, 2, 0, 0.3), whole.index, fold=1)
+    verify_splits(split_patients(index, 2, 0, 0.3), whole.patients, fold=1)
 
 
 def test_bad_input_leaves_no_store(tmp_path):

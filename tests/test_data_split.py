@@ -88,14 +88,18 @@ def test_the_fix_for_too_few_patients_works():
 @pytest.fixture
 def sound():
     index = table(9)
-    return split_patients(index, 3, 0, 0.2), index
+    return split_patients(index, 3, 0, 0.2), patients_of(index)
+
+
+def patients_of(index):
+    return dict(zip(index["case"], index["patient"], strict=True))
 
 
 def broken(sound, change) -> str:
-    splits, index = copy.deepcopy(sound[0]), sound[1].copy()
-    index = index if (replaced := change(splits, index)) is None else replaced
+    splits, patients = copy.deepcopy(sound)
+    change(splits, patients)
     with pytest.raises(BadInput) as caught:
-        verify_splits(splits, index)
+        verify_splits(splits, patients)
     return str(caught.value)
 
 
@@ -113,7 +117,7 @@ def test_a_fold_out_of_range(sound, fold):
 def test_a_patient_in_two_parts_of_a_fold(sound):
     patient = sound[0]["folds"][1]["test"][0]
 
-    def leak(splits, index):
+    def leak(splits, patients):
         splits["folds"][1]["train"].append(patient)
 
     assert broken(sound, leak) == f"splits: fold 1 has patient '{patient}' in train and test; keep one"
@@ -122,7 +126,7 @@ def test_a_patient_in_two_parts_of_a_fold(sound):
 def test_a_patient_tested_in_two_folds(sound):
     patient = sound[0]["folds"][0]["test"][0]
 
-    def twice(splits, index):
+    def twice(splits, patients):
         for part in ("train", "validation"):
             if patient in splits["folds"][2][part]:
                 splits["folds"][2][part].remove(patient)
@@ -133,32 +137,35 @@ def test_a_patient_tested_in_two_folds(sound):
 
 
 def test_cases_that_differ_from_the_index(sound):
-    def added(splits, index):
-        return pd.concat([index, pd.DataFrame([("new_c0", "new")], columns=["case", "patient"])])
+    def added(splits, patients):
+        patients["new_c0"] = "new"
 
     assert "case 'new_c0' of patient 'new' is missing" in broken(sound, added)
 
-    def moved(splits, index):  # the same case, now of another patient
-        index.loc[index["case"] == "p00_c0", "patient"] = "p01"
+    def moved(splits, patients):  # the same case, now of another patient
+        patients["p00_c0"] = "p01"
 
     assert "case 'p00_c0' of patient 'p01' is missing" in broken(sound, moved)
-    assert "case 'p08_c0' of patient 'p08' and 1 more cases are not in the index" in broken(
-        sound, lambda splits, index: index[index["patient"] != "p08"]
-    )
+
+    def removed(splits, patients):
+        for case in [case for case, patient in patients.items() if patient == "p08"]:
+            del patients[case]
+
+    assert "case 'p08_c0' of patient 'p08' and 1 more cases are not in the index" in broken(sound, removed)
 
 
 def test_a_patient_that_a_fold_forgets_or_invents(sound):
     patient = sound[0]["folds"][0]["train"][0]
-    assert broken(sound, lambda s, i: s["folds"][0]["train"].remove(patient)) == (
+    assert broken(sound, lambda s, p: s["folds"][0]["train"].remove(patient)) == (
         f"splits: fold 0 does not place patient '{patient}'"
     )
-    assert broken(sound, lambda s, i: s["folds"][0]["train"].append("ghost")) == (
+    assert broken(sound, lambda s, p: s["folds"][0]["train"].append("ghost")) == (
         "splits: fold 0 has no cases for patient 'ghost'"
     )
 
 
 def test_an_empty_part(sound):
-    def empty(splits, index):
+    def empty(splits, patients):
         parts = splits["folds"][1]
         parts["train"], parts["validation"] = parts["train"] + parts["validation"], []
 

@@ -26,9 +26,7 @@ def main(target: str, job: str, outcome: str) -> int:
         result = getattr(importlib.import_module(module), function)(read_json(job))
     except Exception as error:
         traceback.print_exc()
-        write_json(
-            outcome, {"ok": False, "reason": _reason(error), "message": f"{error}" or type(error).__name__}
-        )
+        write_json(outcome, {"ok": False, "reason": _reason(error), "message": f"{error}" or type(error).__name__})
         return 1
     write_json(outcome, {"ok": True, "result": result})
     return 0

@@ -56,9 +56,7 @@ def methods(experiment: dict) -> list[tuple[str, str]]:
     if "methods" in experiment:
         return [_pair(text) for text in experiment["methods"]]
     excluded = {_pair(text) for text in experiment.get("exclude", [])}
-    return [
-        pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded
-    ]
+    return [pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -176,8 +174,8 @@ def check_meaning(config: dict) -> None:
             pair = claim[side]["architecture"], claim[side]["loss"]
             if pair not in run:
                 raise BadInput(
-                    f"config, {where}: claims: {name} needs the method '{'+'.join(pair)}' ({side}), which the experiment "
-                    f"does not run; add it to methods, declare a stand-in, or drop the claim."
+                    f"config, {where}: claims: {name} needs the method '{'+'.join(pair)}' ({side}), which the "
+                    f"experiment does not run; add it to methods, declare a stand-in, or drop the claim."
                 )
 
 

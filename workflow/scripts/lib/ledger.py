@@ -13,7 +13,7 @@ from lib.status import cell_state
 
 COST = (
     "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
-    "device", "threads", "precision", "resumed", "resumed_elsewhere",
+    "device", "threads", "precision", "resumed", "resumed_elsewhere", "identity",
 )  # fmt: skip
 STATE = ("state", "stage", "reason", "message", "log", "attempts")
 CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
@@ -26,9 +26,8 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
         state = cell_state(cell.folder)
         cost_file = cell.folder / "training" / "cost.json"
         cost = read_json(cost_file) if cost_file.exists() else {}
-        row = cell.columns() | {key: state[key] for key in STATE} | {key: cost.get(key) for key in COST}
-        rows.append(row | {"identity": cost.get("identity", "")})
-    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, "identity"])
+        rows.append(cell.columns() | {key: state[key] for key in STATE} | {key: cost.get(key) for key in COST})
+    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST])
 
 
 def gather_scores(cells: Iterable[Cell]) -> pd.DataFrame:

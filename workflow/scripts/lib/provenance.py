@@ -122,6 +122,4 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=LIB, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return subprocess.run(["git", *arguments], cwd=LIB, check=True, capture_output=True, text=True).stdout.strip()

@@ -55,18 +55,14 @@ class Registry:
                 for name in _registered_names(node):
                     if name in found:
                         raise ValueError(f"'{name}' is registered in both {found[name].file} and {file}")
-                    found[name] = _Component(
-                        file, f"{self.package}.{file.stem}", node.name, _parameters(node)
-                    )
+                    found[name] = _Component(file, f"{self.package}.{file.stem}", node.name, _parameters(node))
         return found
 
     def _find(self, name: str) -> _Component:
         try:
             return self._components[name]
         except KeyError:
-            raise BadInput(
-                f"{self.package} has no '{name}'.{did_you_mean(str(name), self._components)}"
-            ) from None
+            raise BadInput(f"{self.package} has no '{name}'.{did_you_mean(str(name), self._components)}") from None
 
     def available(self) -> list[str]:
         """Names of all components, sorted."""
@@ -103,18 +99,14 @@ def _registered_names(node: ast.stmt) -> list[str]:
     return [
         decorator.args[0].value
         for decorator in getattr(node, "decorator_list", [])
-        if isinstance(decorator, ast.Call)
-        and isinstance(decorator.func, ast.Name)
-        and decorator.func.id == "register"
+        if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "register"
     ]
 
 
 def _parameters(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
     function = node
     if isinstance(node, ast.ClassDef):
-        function = next(
-            (f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None
-        )
+        function = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
         if function is None:
             return {}
     positional = function.args.posonlyargs + function.args.args

@@ -155,9 +155,7 @@ def _run(stage: str, target: str, job: dict, notes: Path, log: Path) -> dict:
         what = signal.Signals(interrupted[0]).name if interrupted else "SIGTERM"
         return {"state": "failed", "reason": "timeout", "message": f"stopped by {what}; the next run resumes"}
     hint = " (often the system's answer to a lack of memory)" if code == -signal.SIGKILL else ""
-    ending = (
-        f"killed by {signal.Signals(-code).name}{hint}" if code < 0 else f"exited with {code} and no outcome"
-    )
+    ending = f"killed by {signal.Signals(-code).name}{hint}" if code < 0 else f"exited with {code} and no outcome"
     return {
         "state": "failed",
         "reason": "killed",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +12,10 @@ from scipy.ndimage import zoom
 
 from lib.data.nifti import load_image, load_label
 from lib.errors import BadInput
-from lib.files import atomic, read_json, write_json
+from lib.files import atomic, write_json
 
 SLICE_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of a canonical (RAS) volume across the slices
 CROP_MARGIN = 2  # voxels
-
-
-@dataclass(frozen=True)
-class Store:
-    """A preprocessed dataset: `meta` is store.json; arrays are memory-mapped, read-only."""
-
-    folder: Path
-    meta: dict
-
-    def image(self, case: str) -> np.ndarray:
-        """(channels, *S) float32"""
-        return np.load(self.folder / f"{case}.image.npy", mmap_mode="r")
-
-    def label(self, case: str) -> np.ndarray:
-        """(*S) uint8 class indices"""
-        return np.load(self.folder / f"{case}.label.npy", mmap_mode="r")
-
-    @property
-    def index(self) -> pd.DataFrame:
-        """The cases and their patients, as `verify_splits` takes them."""
-        rows = [(case, entry["patient"]) for case, entry in self.meta["cases"].items()]
-        return pd.DataFrame(rows, columns=["case", "patient"])
-
-
-def open_store(folder: str | Path) -> Store:
-    """Open a folder that `preprocess_cases` wrote."""
-    return Store(Path(folder), read_json(Path(folder) / "store.json"))
 
 
 def preprocess_cases(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from lib.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ("train", "validation", "test")
 
@@ -48,20 +51,20 @@ def split_patients(index: pd.DataFrame, folds: int, seed: int, validation: float
         held = min(max(1, round(validation * len(rest))), len(rest) - 1)
         parts = {"train": rest[held:], "validation": rest[:held], "test": test}
         result["folds"].append({part: sorted(names) for part, names in parts.items()})
-    verify_splits(result, index)
+    verify_splits(result, dict(zip(index["case"], index["patient"], strict=True)))
     return result
 
 
-def verify_splits(splits: dict, index: pd.DataFrame, fold: int | None = None) -> None:
-    """Raise BadInput unless the splits are sound for the cases of `index` (columns case, patient).
+def verify_splits(splits: dict, patients: dict[str, str], fold: int | None = None) -> None:
+    """Raise BadInput unless the splits are sound for `patients`, the patient of each case.
     In each fold every patient is in exactly one part and no part is empty; no patient is tested in two folds;
-    each case of the index is listed under its own patient, and no other; `fold`, if given, exists.
+    each case is listed under its own patient, and no other; `fold`, if given, exists.
     """
     folds, cases = splits["folds"], splits["cases"]
     if fold is not None and not 0 <= fold < len(folds):
         raise BadInput(f"fold {fold} does not exist; the splits have {len(folds)} folds, numbered from 0")
     listed = {(case, patient) for patient, names in cases.items() for case in names}
-    present = set(index[["case", "patient"]].itertuples(index=False, name=None))
+    present = set(patients.items())
     if missing := sorted(present - listed):
         raise BadInput(f"splits: {_cases(missing)} missing; delete the splits file and run again")
     if unknown := sorted(listed - present):

@@ -12,8 +12,9 @@ from torch import nn
 
 from lib.data.index import read_index
 from lib.data.nifti import write_label
-from lib.data.preprocess import open_store, restore
+from lib.data.preprocess import restore
 from lib.data.split import verify_splits
+from lib.data.store import open_store
 from lib.errors import BadInput
 from lib.files import atomic, read_json
 from lib.inference.device import start_torch
@@ -30,7 +31,7 @@ def predict_cell(job: dict) -> dict:
     """
     protocol, patch = job["protocol"], job["protocol"]["patch"]
     store, splits = open_store(job["store"]), read_json(job["splits"])
-    verify_splits(splits, store.index, job["cell"]["fold"])
+    verify_splits(splits, store.patients, job["cell"]["fold"])
     test = [case for patient in splits["folds"][job["cell"]["fold"]]["test"] for case in splits["cases"][patient]]
     images = read_index(job["index"]).set_index("case")["image"]
     values = np.array(store.meta["values"])  # of the file, by class

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.data.preprocess import Store, open_store
 from lib.data.split import verify_splits
+from lib.data.store import Store, open_store
 from lib.errors import BadInput, Diverged
 from lib.files import atomic, read_json, write_json
 from lib.inference.device import autocast, start_torch
@@ -129,7 +129,7 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
 def open_fold(job: dict) -> tuple[Store, dict[str, list[str]]]:
     """The store, and the names of the fold's training and validation cases, never of its test cases."""
     store, splits = open_store(job["store"]), read_json(job["splits"])
-    verify_splits(splits, store.index, job["cell"]["fold"])
+    verify_splits(splits, store.patients, job["cell"]["fold"])
     dims = store.meta["spatial_dims"]
     if len(job["protocol"]["patch"]) != dims:
         raise BadInput(
@@ -342,7 +342,7 @@ class Training:
         return {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "scaler": self.scaler}
 
 
-def write_results(training: Training, job: dict) -> dict:
+def write_results(training: Training, job: dict, identity: str) -> dict:
     """Write weights.pt, curve.csv and cost.json into the folder `job["output"]`; returns the costs."""
     training.measure()
     progress, protocol, model = training.progress, training.protocol, training.model
@@ -362,6 +362,7 @@ def write_results(training: Training, job: dict) -> dict:
         "resumed_elsewhere": progress.resumed_elsewhere,
         "threads": job["threads"],
         "precision": protocol["precision"],
+        "identity": identity,
     }
     with atomic(job["output"]) as output:
         output.mkdir()
