@@ -63,16 +63,21 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def tables() -> dict[str, pd.DataFrame]:
+def tables(tmp_path_factory) -> dict[str, pd.DataFrame]:
+    """As the report gets them: written to CSV and read again."""
     scores = fake.fake_scores()
     ranking = fake.fake_ranking(scores)
-    return {
+    folder = tmp_path_factory.mktemp("tables")
+    made = {
         "ledger": fake.fake_ledger(),
         "scores": scores,
         "ranking": ranking,
         "comparisons": fake.fake_comparisons(ranking),
         "claims": fake.fake_claims(),
     }
+    for name, table in made.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return {name: style.read_table(folder / f"{name}.csv") for name in made}
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,7 @@ def test_the_score_table_holds_every_method_metric_and_count(page, tables):
     names = [re.sub(r"[­\s]+", " ", cell).strip() for cell in rows["Method"]]
     missed = next(i for i, name in enumerate(names) if name.startswith("Missed"))
     failed = next(i for i, name in enumerate(names) if name.startswith("Failed"))
+    assert set(re.findall(r" \((\w+)\)", " ".join(names))) == {"mm"}, "only distances have a unit"
     assert rows["segnet_narrow+ce"][missed] == "5"
     assert rows["unet_narrow+balanced_ce"][failed] == "18"
     assert rows["segnet_narrow+ce"][-1].strip() == "5 / 6"

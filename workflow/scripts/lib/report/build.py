@@ -82,7 +82,7 @@ def build_report(
     the ledger are read relative to the working directory. The same inputs give the same page.
     """
     places = style.situations(ledger)
-    units = {} if scores.empty else dict(scores.drop_duplicates("metric")[["metric", "unit"]].itertuples(index=False))
+    units = scores.dropna(subset="unit").drop_duplicates("metric").set_index("metric")["unit"].to_dict()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -199,7 +199,7 @@ def _columns(table: pd.DataFrame, units: dict) -> list[dict]:
             "structure": structure,
             "metric": metric,
             "name": style.METRIC_NAMES[metric],
-            "unit": units.get(metric) or "",
+            "unit": units.get(metric, ""),
             "shown": structure == "mean" and metric in SHOWN_METRICS,
             "structure_shown": structure == "mean",
             "metric_shown": metric in SHOWN_METRICS,
