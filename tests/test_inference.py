@@ -180,7 +180,7 @@ def test_a_failure_leaves_nothing_behind(trained, monkeypatch):
     broken = predict_job(job) | {"output": str(folder / "broken")}
     meta = json.loads((folder / "store/store.json").read_text())
     meta["cases"]["p4_a"]["geometry"]["stored"] = [1, 2, 3]
-    monkeypatch.setattr("lib.data.preprocess.read_json", lambda _: meta)
+    monkeypatch.setattr("lib.data.store.read_json", lambda _: meta)
     with pytest.raises(ValueError, match="do not fit"):
         predict_cell(broken)
     assert not [p for p in folder.iterdir() if "broken" in p.name]

@@ -72,13 +72,13 @@ def train_cell(job: dict) -> dict:
                 if progress.iteration == total:
                     break
                 training.step()
-            cost = write_results(training, job)
+            cost = write_results(training, job, identity)
     except Diverged:
         remove_checkpoints(checkpoints)  # resuming would only diverge again
         raise
 
     remove_checkpoints(checkpoints)
-    return cost | {"identity": identity, "validation_dice": progress.dice, "scored": protocol["score"]}
+    return cost | {"validation_dice": progress.dice, "scored": protocol["score"]}
 
 
 def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
