@@ -18,8 +18,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lib.config import Cell
 from lib.errors import BadInput
 from lib.figures import claims, curves, distributions, heatmap, montage, style
+from lib.ledger import gather_curves, gather_scores
 
 ARCHITECTURES = list(dict.fromkeys(method.split("+")[0] for method in fake.METHODS))
 
@@ -284,6 +286,20 @@ def test_curves_draw_every_cell_and_the_mean(tmp_path):
     assert lower[0].get_ylim() == lower[3].get_ylim()
     validated = next(line for line in lower[1].lines if line.get_gid() == "mean")
     np.testing.assert_allclose(validated.get_ydata(), wce.dropna().groupby("iteration")["validation_dice"].mean())
+
+
+def test_gathered_curves_keep_the_name_of_the_loss_beside_the_training_loss(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cell = Cell("brain_cohort", "clean", "demo", "unet_narrow", "dbce", 0, 1)
+    (cell.folder / "training").mkdir(parents=True)
+    (cell.folder / "training/curve.csv").write_text(
+        "iteration,loss,lr,validation_dice,seconds\n5,0.75,0.001,,1.5\n10,0.5,0.001,0.6,3\n"
+    )
+    absent = Cell("brain_cohort", "clean", "demo", "unet_narrow", "ce", 0, 1)
+    table = gather_curves([cell, absent])
+    assert table["loss"].tolist() == ["dbce", "dbce"] and table["training_loss"].tolist() == [0.75, 0.5]
+    assert curves.draw(table, ["unet_narrow"]).subfigs[0].axes[0].get_title() == "dbce"
+    assert gather_scores([cell]).empty
 
 
 def test_curves_of_a_diverged_cell_do_not_bend_the_mean_and_negative_losses_are_drawn():

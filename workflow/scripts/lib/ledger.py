@@ -52,7 +52,7 @@ def _gather(
             keep_default_na=False,
             na_values={"value": "", "validation_dice": ""},
         )
-        .rename(columns=renamed)
+        .rename(columns=renamed or {})
         .assign(**cell.columns())
         for cell in cells
         if (path := cell.folder / file).exists()
