@@ -18,8 +18,9 @@ TABLES = ("ledger", "scores", "ranking", "comparisons", "claims")
 
 def provenance(code: str) -> dict:
     """What made this page; what made each cell is hashed in its identity, in the ledger."""
+    project = LIB.parents[2] / "pyproject.toml"
     return {
-        "version": tomllib.loads((LIB.parents[2] / "pyproject.toml").read_text())["project"]["version"],
+        "version": tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "unknown",
         "commit": commit(),
         "packages": versions(),
         "machine that wrote this page": hardware(),
