@@ -261,6 +261,7 @@ def _costs(ledger: pd.DataFrame) -> list[dict]:
                 "energy_kwh": cells["energy_kwh"].sum(min_count=1),
                 "samples_per_second": cells["samples_per_second"].median(),
                 "device": _listed(cells["device"]),
+                "threads": _listed(cells["threads"].astype("Int64")),
                 "precision": _listed(cells["precision"]),
                 "resumed": int(cells["resumed"].fillna(0).sum()),
                 "elsewhere": int(cells["resumed_elsewhere"].fillna(False).astype(bool).sum()),
@@ -347,5 +348,5 @@ def _seconds(value: float | None) -> str:
     if _missing(value):
         return "–"
     if value < 120:
-        return f"{value:.0f} s"
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
