@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from lib.data.index import read_index
-from lib.data.preprocess import open_store, preprocess_cases
+from lib.data.preprocess import preprocess_cases
+from lib.data.store import open_store
 from lib.log import logged
 
 if TYPE_CHECKING:

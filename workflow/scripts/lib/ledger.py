@@ -45,18 +45,12 @@ def gather_curves(cells: Iterable[Cell]) -> pd.DataFrame:
 def _gather(
     cells: Iterable[Cell], file: str, columns: list[str], renamed: dict[str, str] | None = None
 ) -> pd.DataFrame:
-    tables = [
-        pd.read_csv(
-            path,
-            dtype={"patient": str, "case": str},
-            keep_default_na=False,
-            na_values={"value": "", "validation_dice": ""},
-        )
-        .rename(columns=renamed or {})
-        .assign(**cell.columns())
-        for cell in cells
-        if (path := cell.folder / file).exists()
-    ]
+    tables = []
+    for cell in cells:
+        if (path := cell.folder / file).exists():
+            names = {"patient": str, "case": str}  # a patient called NA is not a missing value
+            table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"validation_dice": ""})
+            tables.append(table.rename(columns=renamed or {}).assign(**cell.columns()))
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
