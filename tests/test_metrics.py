@@ -155,13 +155,14 @@ def test_tie_at_the_tolerance_is_within_it():
     """Offset (2, 1, 0) in a (0.8, 1.2, 3) mm grid is 2 mm exactly, though not always in floating point."""
     x, y = np.arange(8) * 0.8, np.arange(8) * 1.2
     assert np.any(np.hypot(x[2:6] - x[:4], y[1:5] - y[:4]) > 2)  # without the rule, some origins would fail
-    for origin in range(8):
-        reference, prediction = (np.zeros((16, 16, 4), np.uint8) for _ in range(2))
-        reference[origin, origin, 1] = 1
-        prediction[origin + 2, origin + 1, 1] = 1
+    for origin in range(2, 8):
+        reference, prediction = (np.zeros((40, 40, 10), np.uint8) for _ in range(2))
+        reference[0, 0, 0] = prediction[0, 0, 0] = reference[-1, -1, -1] = prediction[-1, -1, -1] = 1
+        reference[origin, origin, 5] = 1
+        prediction[origin + 2, origin + 1, 5] = 1
         at = scores(prediction, reference, (0.8, 1.2, 3), {"dot": 1}, tolerance=2)
         below = scores(prediction, reference, (0.8, 1.2, 3), {"dot": 1}, tolerance=1.9999)
-        assert (at["dot", "nsd"], below["dot", "nsd"]) == (1, 0)
+        assert (at["dot", "nsd"], below["dot", "nsd"]) == (1, 4 / 6)
 
 
 def test_empties_follow_the_policy():
