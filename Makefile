@@ -45,7 +45,8 @@ slurm: .venv/installed ## add the Slurm plug-in (only where there is a Slurm: it
 # so that CPU and CUDA builds both satisfy the lock.
 lock: ## write the lock files from pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check uv
-	$(COMPILE) --extra test pyproject.toml | grep -vE '^(cuda-|triton|nvidia-[^m])' | sed -E 's/^(torch==[^+ ]+)\+.*/\1/' > requirements.lock
+	$(COMPILE) --extra test pyproject.toml --output-file requirements.lock
+	sed -E -i '/^(cuda-|triton|nvidia-[^m])/d; s/^(torch==[^+ ]+)\+.*/\1/' requirements.lock
 	$(COMPILE) --extra slurm --constraint requirements.lock pyproject.toml | grep -E '^(snakemake-executor|throttler)' > requirements-slurm.lock
 
 clean: ## remove results, never the environment

@@ -26,7 +26,10 @@ rule all:
 
 rule data:
     input:
-        expand("results/data/{dataset}/splits.json", dataset=config["experiment"]["datasets"]),
+        expand(
+            "results/data/{dataset}/splits.json",
+            dataset=config["experiment"]["datasets"],
+        ),
 
 
 rule claims:

@@ -59,6 +59,11 @@ def code(script, *components):
     return code_hash(Path(workflow.basedir) / "workflow" / "scripts" / f"{script}.py", *components)
 
 
+def library_files(pattern):
+    """Files of the library that are no modules, such as templates, for `code`."""
+    return sorted((Path(workflow.basedir) / "workflow" / "scripts" / "lib").glob(pattern))
+
+
 def of_dataset(key):
     """A block of the dataset's configuration, as a rule parameter."""
     return lambda wildcards: config["datasets"][wildcards.dataset][key]
@@ -67,6 +72,54 @@ def of_dataset(key):
 def cell_of(wildcards):
     names = {k: getattr(wildcards, k) for k in ("dataset", "condition", "protocol", "architecture", "loss")}
     return segcross.Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()
+
+
+def source_folder(wildcards):
+    source = config["datasets"][wildcards.dataset]["source"]
+    return source.get("path", f"results/data/{wildcards.dataset}/raw")
+
+
+def source_input(wildcards):
+    simulated = "simulate" in config["datasets"][wildcards.dataset]["source"]
+    return f"results/data/{wildcards.dataset}/raw" if simulated else []
+
+
+def source_state(wildcards):
+    """Names, sizes and times of a local folder's files: a new or changed image is indexed and checked again."""
+    source = config["datasets"][wildcards.dataset]["source"]
+    try:
+        return segcross.folder_state(source["path"]) if "path" in source else ""
+    except BadInput as error:
+        raise WorkflowError(f"config, datasets: {wildcards.dataset}: source: path: {error}") from None
+
+
+def training_job(wildcards):
+    """The cell's own slice of the configuration, so that an edited recipe reruns its cells alone."""
+    return {
+        "cell": cell_of(wildcards),
+        "model": config["architectures"][wildcards.architecture],
+        "loss": config["losses"][wildcards.loss],
+        "protocol": config["protocols"][wildcards.protocol],
+        "code": code(
+            "train",
+            "lib.training",
+            segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
+            segcross.LOSSES.module(config["losses"][wildcards.loss]["name"]),
+        ),
+    }
+
+
+def prediction_job(wildcards):
+    return {
+        "cell": cell_of(wildcards),
+        "model": config["architectures"][wildcards.architecture],
+        "protocol": config["protocols"][wildcards.protocol],
+        "code": code(
+            "predict",
+            "lib.inference",
+            segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
+        ),
+    }
 
 
 def reported_cells():

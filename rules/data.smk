@@ -1,25 +1,6 @@
 """Images to a store: simulate or find, check, split by patient, preprocess."""
 
 
-def source_folder(wildcards):
-    source = config["datasets"][wildcards.dataset]["source"]
-    return source.get("path", f"results/data/{wildcards.dataset}/raw")
-
-
-def source_input(wildcards):
-    simulated = "simulate" in config["datasets"][wildcards.dataset]["source"]
-    return f"results/data/{wildcards.dataset}/raw" if simulated else []
-
-
-def source_state(wildcards):
-    """Names, sizes and times of a local folder's files: a new or changed image is indexed and checked again."""
-    source = config["datasets"][wildcards.dataset]["source"]
-    try:
-        return segcross.folder_state(source["path"]) if "path" in source else ""
-    except BadInput as error:
-        raise WorkflowError(f"config, datasets: {wildcards.dataset}: source: path: {error}") from None
-
-
 rule simulate:
     output:
         raw=directory("results/data/{dataset}/raw"),

@@ -150,7 +150,10 @@ rule write_report:
         ranking="results/{experiment}/ranking.csv",
         comparisons="results/{experiment}/comparisons.csv",
         claims="results/{experiment}/claims.csv",
-        checks=expand("results/data/{dataset}/check.json", dataset=config["experiment"]["datasets"]),
+        checks=expand(
+            "results/data/{dataset}/check.json",
+            dataset=config["experiment"]["datasets"],
+        ),
         figures=FIGURES,
     output:
         report="results/{experiment}/report/index.html",
@@ -166,6 +169,6 @@ rule write_report:
         runtime=10,
     params:
         config=report_config(),
-        code=code("write_report"),
+        code=code("write_report", *library_files("report/report.*")),
     script:
         "../workflow/scripts/write_report.py"

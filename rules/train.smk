@@ -1,35 +1,6 @@
 """One method, one situation: train on the training patients, predict the test patients."""
 
 
-def training_job(wildcards):
-    """The cell's own slice of the configuration, so that an edited recipe reruns its cells alone."""
-    return {
-        "cell": cell_of(wildcards),
-        "model": config["architectures"][wildcards.architecture],
-        "loss": config["losses"][wildcards.loss],
-        "protocol": config["protocols"][wildcards.protocol],
-        "code": code(
-            "train",
-            "lib.training",
-            segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
-            segcross.LOSSES.module(config["losses"][wildcards.loss]["name"]),
-        ),
-    }
-
-
-def prediction_job(wildcards):
-    return {
-        "cell": cell_of(wildcards),
-        "model": config["architectures"][wildcards.architecture],
-        "protocol": config["protocols"][wildcards.protocol],
-        "code": code(
-            "predict",
-            "lib.inference",
-            segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
-        ),
-    }
-
-
 rule train:
     input:
         store="results/data/{dataset}/{condition}/store",

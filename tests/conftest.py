@@ -23,6 +23,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
         if not torch.cuda.is_available():
             for item in gpu:
-                item.add_marker(
-                    pytest.mark.skip(reason="needs a CUDA device; run `pytest -m gpu` where there is one")
-                )
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device; run `pytest -m gpu` where there is one"))

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Plausible tables and images of an experiment that never ran, for the tests of figures and report."""
 
 from __future__ import annotations

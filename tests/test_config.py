@@ -5,9 +5,10 @@ import copy
 import pytest
 import yaml
 from conftest import ROOT
+from snakemake.utils import validate
+
 from lib.config import Cell, cells, check_meaning, claims, folder_state, methods
 from lib.errors import BadInput
-from snakemake.utils import validate
 
 
 @pytest.fixture
@@ -27,9 +28,7 @@ def test_the_shipped_configuration_is_valid_and_names_its_cells(config):
     assert str(cell.folder) == "results/cells/brain_cohort/clean/demo/segnet_narrow/ce/fold0/seed0"
 
 
-@pytest.mark.parametrize(
-    "overlay", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_experiment_is_valid(overlay):
     merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     merged |= yaml.safe_load((ROOT / "config/claims.yaml").read_text())
@@ -141,9 +140,7 @@ def test_the_conda_environment_is_the_lock_file():
     environment = yaml.safe_load((ROOT / "envs/segcross.yaml").read_text())
     assert {"pip": ["-r ../requirements.lock"]} in environment["dependencies"]
     lock = dict(
-        line.strip().split("==")
-        for line in (ROOT / "requirements.lock").read_text().splitlines()
-        if "==" in line
+        line.strip().split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
     )
     assert lock["torch"] and "+" not in lock["torch"], "a local version would shut out CPU or CUDA builds"
     assert lock["snakemake"] == "9.27.1"

@@ -4,6 +4,7 @@ import hashlib
 
 import pandas as pd
 import pytest
+
 from lib.files import atomic, read_json, sha256_file, write_json, write_table
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lib import provenance
 from lib.provenance import code_hash, value_hash, versions
 
@@ -19,9 +20,7 @@ def tree(tmp_path, monkeypatch):
         "pack": lib / "pack" / "__init__.py",
     }
     files["script"].write_text("from lib.a import f\nfrom lib.log import x\nprint(f(1))\n")
-    files["a"].write_text(
-        '"""Doc."""\ndef f(x):\n    """Doc."""\n    from lib.pack import b\n    return b.y + x\n'
-    )
+    files["a"].write_text('"""Doc."""\ndef f(x):\n    """Doc."""\n    from lib.pack import b\n    return b.y + x\n')
     files["b"].write_text("y = 1\n")
     files["c"].write_text("z = 1\n")
     files["log"].write_text("x = 1\n")
@@ -50,9 +49,7 @@ def test_comments_docstrings_and_layout_do_not_count(tree):
     assert digest() == before
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new"), [("a", "+ x", "- x"), ("b", "1", "2"), ("script", "f(1)", "f(2)")]
-)
+@pytest.mark.parametrize(("name", "old", "new"), [("a", "+ x", "- x"), ("b", "1", "2"), ("script", "f(1)", "f(2)")])
 def test_an_edit_of_what_is_imported_counts_however_deep(tree, name, old, new):
     files, digest = tree
     before = digest()
@@ -82,3 +79,12 @@ def test_versions_name_what_is_installed():
     import numpy
 
     assert versions()["numpy"] == numpy.__version__
+
+
+def test_a_template_counts_byte_by_byte(tree, tmp_path):
+    _, digest = tree
+    template = tmp_path / "page.html"
+    template.write_text("<p># no comment</p>")
+    before = digest(template)
+    template.write_text("<p># none</p>")
+    assert digest(template) != before

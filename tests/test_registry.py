@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+
 from lib.errors import BadInput
 from lib.registry import Registry
 
@@ -40,13 +41,9 @@ def test_finds_components_and_their_parameters_without_importing(registry):
 
 
 def test_unknown_name_and_parameter_say_what_was_meant(registry):
-    with pytest.raises(
-        BadInput, match=r"lib.things has no 'plane'. Did you mean 'plain'\? Known: other, plain"
-    ):
+    with pytest.raises(BadInput, match=r"lib.things has no 'plane'. Did you mean 'plain'\? Known: other, plain"):
         registry.get("plane")
-    with pytest.raises(
-        BadInput, match=r"'plain' of lib.things has no parameter 'widht'. Did you mean 'width'\?"
-    ):
+    with pytest.raises(BadInput, match=r"'plain' of lib.things has no parameter 'widht'. Did you mean 'width'\?"):
         registry.check({"name": "plain", "widht": 3}, context=())
     with pytest.raises(BadInput, match="has no parameter 'classes'"):
         registry.check({"name": "other", "classes": 3}, context=["classes"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
 from lib.config import Cell
 from lib.ledger import build_ledger, complaint
 from lib.status import cell_state, forget_failure, supervise

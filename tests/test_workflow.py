@@ -42,7 +42,7 @@ TINY = {
 }
 
 # A methods developer's view: one file, one line of configuration. Each of these fails in its own way.
-LOSSES = '''
+LOSSES = """
 import os, signal
 import torch
 from torch import nn
@@ -62,7 +62,7 @@ class Broken(nn.Module):
 class Greedy(nn.Module):
     def forward(self, logits, target, **batch):
         os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 
 
 class Project:
@@ -72,7 +72,8 @@ class Project:
         self.folder = folder
         for name in ("rules", "workflow", "config", "profiles", "envs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "Snakefile", folder)
+        for name in ("Snakefile", "pyproject.toml"):
+            shutil.copy(ROOT / name, folder)
         (self.lib / "losses/failing.py").write_text(LOSSES)
         self.configure(TINY)
 
@@ -116,7 +117,9 @@ def finished(tmp_path_factory) -> Project:
 @pytest.fixture
 def project(finished: Project):
     """The finished project; what a test edits is put back afterwards, so that it is finished again."""
-    kept = {p: p.read_bytes() for part in ("workflow", "config", "rules") for p in (finished.folder / part).rglob("*.*")}
+    kept = {
+        p: p.read_bytes() for part in ("workflow", "config", "rules") for p in (finished.folder / part).rglob("*.*")
+    }
     yield finished
     for path, content in kept.items():
         if path.read_bytes() != content:
@@ -147,14 +150,21 @@ def test_predictions_lie_in_the_geometry_of_their_images(finished):
 
     data = finished.folder / "results/data/brain_cohort"
     for row in pd.read_csv(data / "index.csv").itertuples():
-        (file,) = (finished.folder / "results/cells").glob(f"*/clean/smoke/unet_narrow/ce/*/seed0/predictions/{row.case}.*")
+        (file,) = (finished.folder / "results/cells").glob(
+            f"*/clean/smoke/unet_narrow/ce/*/seed0/predictions/{row.case}.*"
+        )
         prediction, image = nib.load(file), nib.load(finished.folder / row.image)
         assert prediction.shape == image.shape
         assert abs(prediction.affine - image.affine).max() < 1e-4
 
 
 def test_a_comment_or_docstring_reruns_nothing(project):
-    for file in ("training/trainer.py", "losses/dilated_balanced_cross_entropy.py", "metrics/__init__.py", "models/unet.py"):
+    for file in (
+        "training/trainer.py",
+        "losses/dilated_balanced_cross_entropy.py",
+        "metrics/__init__.py",
+        "models/unet.py",
+    ):
         path = project.lib / file
         path.write_text(path.read_text() + "\n\n# a thought\n")
     script = project.folder / "workflow/scripts/train.py"
@@ -177,7 +187,9 @@ def test_an_edited_architecture_retrains_the_cells_that_use_it(project):
 
 
 def test_an_edited_recipe_retrains_its_cells(project):
-    project.configure(TINY | {"losses": TINY["losses"] | {"dbce": {"name": "dilated_balanced_cross_entropy", "radius": 3}}})
+    project.configure(
+        TINY | {"losses": TINY["losses"] | {"dbce": {"name": "dilated_balanced_cross_entropy", "radius": 3}}}
+    )
     assert project.planned()["train"] == 2
 
 

@@ -33,8 +33,8 @@ def code_hash(*sources: str | Path) -> str:
     """SHA-256 over the meaning of source files and of every `lib` module that they import, directly or not.
 
     A source is a path or the name of a module of `lib`. Syntax trees are hashed, without docstrings, so comments,
-    docstrings and layout do not count. Components found by name (architectures, losses) are not imports: name their
-    files. Raises FileNotFoundError for a source that is not there.
+    docstrings and layout do not count; other files (templates) count byte by byte. Components found by name
+    (architectures, losses) are not imports: name their files. Raises FileNotFoundError for a source that is not there.
     """
     files: set[Path] = set()
     waiting = [_module_file(s) if str(s).startswith("lib.") else Path(s) for s in sources]
@@ -50,6 +50,8 @@ def code_hash(*sources: str | Path) -> str:
 
 @cache
 def _tree_digest(file: Path) -> str:
+    if file.suffix != ".py":
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     tree = ast.parse(file.read_text(), str(file))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -67,6 +69,8 @@ def _tree_digest(file: Path) -> str:
 @cache
 def _imports(file: Path) -> tuple[str, ...]:
     names: set[str] = set()
+    if file.suffix != ".py":
+        return ()
     for node in ast.walk(ast.parse(file.read_text(), str(file))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
