@@ -166,7 +166,7 @@ def test_what_a_training_writes(tiny, capsys):
     cost = json.loads((tiny / "training/cost.json").read_text())
     assert list(cost) == [
         "wall_seconds", "iterations", "samples_per_second", "peak_memory_mb", "gpu_hours", "energy_kwh",
-        "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision", "identity",
+        "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision", "code", "identity",
     ]  # fmt: skip
     assert cost["iterations"] == 50 and cost["threads"] == 1 and cost["precision"] == "float32"
     assert cost["resumed"] == 0 and cost["resumed_elsewhere"] is False

@@ -4,6 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from lib.figures.style import read_table
 from lib.files import atomic, read_json
 from lib.log import logged
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 TABLES = ("ledger", "scores", "ranking", "comparisons", "claims")
 
 
-def provenance(code: str) -> dict:
-    """What made this page; what made each cell is hashed in its identity, in the ledger."""
+def provenance(code: str, ledger: pd.DataFrame, checks: list[dict]) -> dict:
+    """What made this page, its cells and their data; each cell's own hashes are in the ledger."""
     project = LIB.parents[2] / "pyproject.toml"
     return {
         "version": tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "unknown",
@@ -25,19 +27,31 @@ def provenance(code: str) -> dict:
         "packages": versions(),
         "machine that wrote this page": hardware(),
         "code of this page (hash)": code,
+        "data (hash)": {check["dataset"]: check["data_hash"] for check in checks},
+        "machines that trained": _distinct(ledger, "hardware"),
+        "packages of the trainings": _distinct(ledger, "software"),
+        "code of the cells (hash)": {
+            method: ", ".join(_distinct(rows, "code")) for method, rows in ledger.groupby("method", sort=False)
+        },
     }
+
+
+def _distinct(ledger: pd.DataFrame, column: str) -> list[str]:
+    return sorted({str(value) for value in ledger[column].dropna() if value})
 
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         given, page = snakemake.input, Path(snakemake.output.report)
+        tables = {name: read_table(given[name]) for name in TABLES}
+        checks = [read_json(path) for path in given.checks]
         html = build_report(
             experiment=snakemake.wildcards.experiment,
-            **{name: read_table(given[name]) for name in TABLES},
-            checks=[read_json(path) for path in given.checks],
+            **tables,
+            checks=checks,
             figures=[Path(path) for path in given.figures],
             config=snakemake.params.config,
-            provenance=provenance(snakemake.params.code),
+            provenance=provenance(snakemake.params.code, tables["ledger"], checks),
             folder=page.parent,
         )
         with atomic(page) as temporary:

@@ -13,8 +13,9 @@ from lib.status import cell_state
 
 COST = (
     "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
-    "device", "threads", "precision", "resumed", "resumed_elsewhere", "identity",
+    "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "identity",
 )  # fmt: skip
+MADE_BY = ("hardware", "software")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")
 CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
 
@@ -24,10 +25,18 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
     rows = []
     for cell in cells:
         state = cell_state(cell.folder)
-        cost_file = cell.folder / "training" / "cost.json"
-        cost = read_json(cost_file) if cost_file.exists() else {}
-        rows.append(cell.columns() | {key: state[key] for key in STATE} | {key: cost.get(key) for key in COST})
-    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST])
+        cost = _read(cell.folder / "training" / "cost.json")
+        trained = _read(cell.folder / "train.json")
+        made_by = {
+            "hardware": " · ".join(str(value) for value in trained.get("hardware", {}).values()),
+            "software": ", ".join(f"{name} {version}" for name, version in trained.get("versions", {}).items()),
+        }
+        rows.append(cell.columns() | {k: state[k] for k in STATE} | {k: cost.get(k) for k in COST} | made_by)
+    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, *MADE_BY])
+
+
+def _read(path: Path) -> dict:
+    return read_json(path) if path.exists() else {}
 
 
 def gather_scores(cells: Iterable[Cell]) -> pd.DataFrame:

@@ -362,6 +362,7 @@ def write_results(training: Training, job: dict, identity: str) -> dict:
         "resumed_elsewhere": progress.resumed_elsewhere,
         "threads": job["threads"],
         "precision": protocol["precision"],
+        "code": job["code"],
         "identity": identity,
     }
     with atomic(job["output"]) as output:
