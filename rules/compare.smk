@@ -13,6 +13,7 @@ rule ledger:
         "results/logs/ledger/{experiment}.log",
     benchmark:
         "results/benchmarks/ledger/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -36,6 +37,7 @@ rule rank:
         "results/logs/rank/{experiment}.log",
     benchmark:
         "results/benchmarks/rank/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -59,6 +61,7 @@ rule judge_claims:
         "results/logs/judge_claims/{experiment}.log",
     benchmark:
         "results/benchmarks/judge_claims/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -82,6 +85,7 @@ rule require_complete:
         complete=touch("results/{experiment}/complete"),
     log:
         "results/logs/require_complete/{experiment}.log",
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1

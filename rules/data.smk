@@ -30,6 +30,7 @@ rule index:
         "results/logs/index/{dataset}.log",
     benchmark:
         "results/benchmarks/index/{dataset}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -79,6 +80,7 @@ rule split:
         "results/logs/split/{dataset}.log",
     benchmark:
         "results/benchmarks/split/{dataset}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1

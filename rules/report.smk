@@ -28,6 +28,7 @@ rule plot_heatmap:
         "results/logs/plot_heatmap/{experiment}.log",
     benchmark:
         "results/benchmarks/plot_heatmap/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -50,6 +51,7 @@ rule plot_distributions:
         "results/logs/plot_distributions/{experiment}.log",
     benchmark:
         "results/benchmarks/plot_distributions/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -75,6 +77,7 @@ rule plot_claims:
         "results/logs/plot_claims/{experiment}.log",
     benchmark:
         "results/benchmarks/plot_claims/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -97,6 +100,7 @@ rule plot_curves:
         "results/logs/plot_curves/{experiment}.log",
     benchmark:
         "results/benchmarks/plot_curves/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -126,6 +130,7 @@ rule plot_montage:
         "results/logs/plot_montage/{experiment}/{dataset}_{condition}.log",
     benchmark:
         "results/benchmarks/plot_montage/{experiment}/{dataset}_{condition}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -161,6 +166,7 @@ rule write_report:
         "results/logs/write_report/{experiment}.log",
     benchmark:
         "results/benchmarks/write_report/{experiment}.tsv"
+    localrule: True
     conda:
         "../envs/segcross.yaml"
     threads: 1
