@@ -20,6 +20,10 @@ from lib.status import forget_failure
 overlay = workflow.config_settings.overwrite_config
 if "experiment" in overlay:
     config["experiment"] = copy.deepcopy(overlay["experiment"])
+# Snakemake's --config reads True as a boolean, but true as a string.
+for key in ("strict", "partial", "retry_failed"):
+    if str(config.get(key)).lower() in ("true", "false"):
+        config[key] = str(config[key]).lower() == "true"
 validate(config, "../config/schemas/config.schema.yaml")
 
 try:
