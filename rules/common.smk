@@ -120,7 +120,7 @@ def prediction_job(wildcards):
         "protocol": config["protocols"][wildcards.protocol],
         "code": code(
             "predict",
-            "lib.inference",
+            "lib.inference.predict",
             segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
         ),
     }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_store import restore_torch, tiny_job, tiny_store  # noqa: F401
 
-from lib.inference import predict_cell
+from lib.inference.predict import predict_cell
 from lib.training import train_cell, trainer
 from lib.training.augment import DEFAULTS, augment_batch, complete_settings
 

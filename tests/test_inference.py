@@ -14,7 +14,8 @@ from tiny_store import restore_torch, tiny_case, tiny_job, tiny_store  # noqa: F
 from torch import nn
 
 from lib.errors import BadInput
-from lib.inference import forward, predict_cell
+from lib.inference import forward
+from lib.inference.predict import predict_cell
 from lib.inference.forward import predict_probabilities
 from lib.training import train_cell
 from lib.training.validation import foreground_dice

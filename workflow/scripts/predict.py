@@ -19,7 +19,7 @@ if __name__ == "__main__":
     }
     record = supervise(
         "predict",
-        "lib.inference:predict_cell",
+        "lib.inference.predict:predict_cell",
         job,
         record=snakemake.output.record,
         log=snakemake.log[0],

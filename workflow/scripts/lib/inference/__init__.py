@@ -1,5 +1,1 @@
-"""From trained weights to label maps of the test cases."""
-
-from lib.inference.predict import predict_cell
-
-__all__ = ["predict_cell"]
+"""From trained weights to label maps; `predict` is imported by name, so that trainings do without what it needs."""
