@@ -15,8 +15,8 @@ from torch import nn
 
 from lib.errors import BadInput
 from lib.inference import forward
-from lib.inference.predict import predict_cell
 from lib.inference.forward import predict_probabilities
+from lib.inference.predict import predict_cell
 from lib.training import train_cell
 from lib.training.validation import foreground_dice
 
