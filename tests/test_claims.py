@@ -10,7 +10,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from lib.errors import BadInput
-from lib.statistics import compare
+from lib.statistics import judge, situations
 from lib.statistics.table import COLUMNS
 
 CLAIM = {
@@ -41,7 +41,7 @@ def scores(difference: float, noise: float = 0.01, seeds: int = 3, patients: int
 
 
 def judged(data: pd.DataFrame, **claim) -> pd.Series:
-    result = compare(data, {"claim": CLAIM | claim}, primary=data["metric"].iloc[0]).claims
+    result = judge(situations(data), {"claim": CLAIM | claim}, primary=data["metric"].iloc[0])
     assert len(result) == 1
     return result.iloc[0]
 
@@ -139,7 +139,7 @@ def test_missing_method_and_missing_overlap():
 
 
 def test_empty_table_leaves_every_claim_missing():
-    result = compare(pd.DataFrame(columns=COLUMNS), {"one": CLAIM, "two": CLAIM}).claims
+    result = judge(situations(pd.DataFrame(columns=COLUMNS)), {"one": CLAIM, "two": CLAIM})
     assert result["verdict"].tolist() == ["missing", "missing"]
     assert result["dataset"].tolist() == ["", ""]
 
@@ -206,7 +206,7 @@ def test_holm_is_over_all_claims_and_situations():
     assert alone["verdict"] == "reproduced"
     assert alone["p_holm"] == alone["p"] > 0.05 / 20
     claims = {f"claim{i}": CLAIM for i in range(10)}
-    many = compare(pd.concat([weak, weak.assign(condition="noisy")]), claims).claims
+    many = judge(situations(pd.concat([weak, weak.assign(condition="noisy")])), claims)
     assert len(many) == 20
     assert many["p_holm"].to_numpy() == pytest.approx(multipletests(many["p"], method="holm")[1])
     assert set(many["verdict"]) == {"inconclusive"}
@@ -229,18 +229,18 @@ def test_failed_cells_are_mentioned():
     row = judged(data)
     assert row["difference"] > 0.2
     assert row["sentence"].endswith("Failed cells count with the worst scores.")
-    excluded = compare(data, {"claim": CLAIM}, failed="exclude").claims.iloc[0]
+    excluded = judge(situations(data, failed="exclude"), {"claim": CLAIM}).iloc[0]
     assert (excluded["n_seeds"], excluded["verdict"]) == (2, "one training")
     assert excluded["sentence"].endswith("Failed cells are left out.")
 
 
 def test_columns():
-    assert list(compare(scores(0.1), {"claim": CLAIM}).claims.columns) == [
+    assert list(judge(situations(scores(0.1)), {"claim": CLAIM}).columns) == [
         "claim", "dataset", "condition", "protocol", "source", "says", "kind", "metric", "treatment", "control",
         "published_difference", "published_treatment", "mean_treatment", "mean_control", "difference", "low", "high",
         "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence",
     ]  # fmt: skip
-    assert compare(scores(0.1)).claims.empty
+    assert judge(situations(scores(0.1)), {}).empty
 
 
 @pytest.mark.parametrize(

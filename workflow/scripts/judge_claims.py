@@ -4,19 +4,15 @@ from typing import TYPE_CHECKING
 
 from lib.files import write_table
 from lib.log import logged
-from lib.statistics import compare, read_scores
+from lib.statistics import judge, read_scores, situations
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        claims = compare(
-            read_scores(snakemake.input.scores),
-            claims=snakemake.params.claims,
-            failed=snakemake.params.failed,
-            empty=snakemake.params.empty,
-        ).claims
+        scores = read_scores(snakemake.input.scores)
+        claims = judge(situations(scores, snakemake.params.failed, snakemake.params.empty), snakemake.params.claims)
         write_table(snakemake.output.claims, claims)
         for row in claims.itertuples():
             print(f"{row.claim}: {row.verdict}. {row.sentence}")

@@ -8,7 +8,7 @@ import pandas as pd
 from lib.errors import BadInput
 from lib.metrics import DIRECTION, DISTANCES
 from lib.registry import did_you_mean
-from lib.statistics.crossed import MIN_SEEDS, crossed, holm
+from lib.statistics.means import MIN_SEEDS, estimate_means, holm
 from lib.statistics.ranking import differences
 from lib.statistics.table import MEAN, SITUATION, Situation
 
@@ -21,8 +21,12 @@ _NAMES = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95": "HD95", "assd": "A
 _NOTES = {"worst": " Failed cells count with the worst scores.", "exclude": " Failed cells are left out."}
 
 
-def judge(parts: list[Situation], claims: dict[str, dict], primary: str, level: float) -> pd.DataFrame:
-    """One row per claim and situation; Holm's adjustment is over all of them (docs/statistics.md)."""
+def judge(parts: list[Situation], claims: dict[str, dict], primary: str = "dice", level: float = 0.95) -> pd.DataFrame:
+    """One row per claim and situation; Holm's adjustment is over all of them (docs/statistics.md).
+
+    `claims`: name -> {treatment, control, kind, metric, structure, published, margin}; `primary`: the metric of claims
+    that name none; `level`: of the intervals. Raises BadInput for claims that contradict themselves.
+    """
     claims = {name: _checked(name, claim, parts, primary) for name, claim in claims.items()}
     empty_situation = dict.fromkeys(SITUATION, "")
     rows = [
@@ -96,8 +100,8 @@ def _measure(claim: dict, part: Situation | None, level: float) -> dict:
     if not common.any():
         return row
     values = np.where(common, values, np.nan)
-    pair = differences(values, np.array([0]), np.array([1]), part.strata)
-    means, half = crossed(values, part.strata).mean, pair.half_widths(level)
+    pair = differences(values, np.array([0]), np.array([1]), part.folds)
+    means, half = estimate_means(values, part.folds).mean, pair.half_widths(level)
     return row | {
         "mean_treatment": means[0],
         "mean_control": means[1],

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.errors import BadInput
 from lib.metrics import DIRECTION, DISTANCES
 from lib.registry import did_you_mean
-from lib.statistics.crossed import Crossed, crossed, holm
+from lib.statistics.means import Means, estimate_means, holm
 from lib.statistics.table import MEAN, SITUATION, Situation
 
 RANKING = [
@@ -25,9 +25,13 @@ PAIRS = [
 
 
 def rank(
-    parts: list[Situation], primary: str, resamples: int, level: float, seed: int
+    parts: list[Situation], primary: str = "dice", resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables `ranking` (every metric and structure) and `pairs` (the primary metric) of all situations."""
+    """The tables `ranking` (method x structure x metric) and `pairs` (all pairs of methods by the primary metric).
+
+    `resamples`, `seed`: of the bootstrap of ranks. `level`: of the intervals; `separated` means an adjusted p-value of
+    at most 1 - level. Raises BadInput for a primary metric that does not rank.
+    """
     if DIRECTION.get(primary, 0) == 0:
         ranking_metrics = [metric for metric, direction in DIRECTION.items() if direction]
         raise BadInput(f"The primary metric is '{primary}'.{did_you_mean(str(primary), ranking_metrics)}")
@@ -45,18 +49,18 @@ def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
-def differences(values: np.ndarray, a: np.ndarray, b: np.ndarray, strata: np.ndarray) -> Crossed:
-    """Paired differences a - b on common seeds and patients; `values` (methods, seeds, patients)."""
+def differences(values: np.ndarray, a: np.ndarray, b: np.ndarray, folds: np.ndarray) -> Means:
+    """Paired differences a - b on common trainings and patients; `values` (methods, seeds, patients)."""
     difference = values[a] - values[b]
     scale = np.nanmax(np.abs(values), initial=0.0)
-    return crossed(np.where(np.abs(difference) < 1e-12 * scale, 0.0, difference), strata)
+    return estimate_means(np.where(np.abs(difference) < 1e-12 * scale, 0.0, difference), folds)
 
 
 def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: int) -> pd.DataFrame:
     """Rows of one structure and metric, best method first."""
     metric, values = part.metrics[j], part.scores[j, i]  # (methods, seeds, patients)
     table = part.methods.assign(**part.name, structure=part.structures[i], metric=metric)
-    each = crossed(values, part.strata)
+    each = estimate_means(values, part.folds)
     half = each.half_widths(level)
     bounds = (-np.inf, np.inf) if metric == "rvd" else (0, np.inf if metric in DISTANCES else 1)
     table = table.assign(
@@ -81,7 +85,7 @@ def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: i
     score = np.round(DIRECTION[metric] * each.mean[ranked], 12)
     order = _ranks(score[None])[0]
     table.loc[ranked, "rank"] = order
-    table.loc[ranked, "top_group"] = _top_group(values[ranked], order, part.strata, level)
+    table.loc[ranked, "top_group"] = _top_group(values[ranked], order, part.folds, level)
     if n_patients >= 2:
         draws = np.round(DIRECTION[metric] * _bootstrap(each, ranked, resamples, seed), 12)
         ranks = _ranks(draws)
@@ -99,11 +103,11 @@ def _ranks(score: np.ndarray) -> np.ndarray:
     return 1 + np.stack([(score > column[:, None]).sum(1) for column in score.T], 1)
 
 
-def _top_group(values: np.ndarray, order: np.ndarray, strata: np.ndarray, level: float) -> np.ndarray:
+def _top_group(values: np.ndarray, order: np.ndarray, folds: np.ndarray, level: float) -> np.ndarray:
     """Methods that are not separated from the best one, after Holm over all pairs."""
     n = len(values)
     a, b = np.array([*combinations(range(n), 2)], dtype=int).reshape(-1, 2).T
-    pairs = differences(values, a, b, strata)
+    pairs = differences(values, a, b, folds)
     separated = _separated(pairs, holm(pairs.p_values()), level)
     top = np.ones(n, bool)
     best = int(np.argmin(order))
@@ -112,14 +116,14 @@ def _top_group(values: np.ndarray, order: np.ndarray, strata: np.ndarray, level:
     return top
 
 
-def _separated(pairs: Crossed, p_holm: np.ndarray, level: float) -> np.ndarray:
+def _separated(pairs: Means, p_holm: np.ndarray, level: float) -> np.ndarray:
     return (p_holm <= 1 - level) & pairs.seeds_enough
 
 
 def _pairs(part: Situation, ranking: pd.DataFrame, i: int, j: int, level: float) -> pd.DataFrame:
     """All pairs of methods, the better ranked one first."""
     a, b = np.array([*combinations(ranking.index, 2)], dtype=int).reshape(-1, 2).T
-    pairs = differences(part.scores[j, i], a, b, part.strata)
+    pairs = differences(part.scores[j, i], a, b, part.folds)
     p, half = pairs.p_values(), pairs.half_widths(level)
     p_holm = holm(p)
     return pd.DataFrame(
@@ -141,12 +145,12 @@ def _pairs(part: Situation, ranking: pd.DataFrame, i: int, j: int, level: float)
     )
 
 
-def _bootstrap(each: Crossed, ranked: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of the ranked methods (resamples, methods) had other patients and other seeds been drawn.
+def _bootstrap(each: Means, ranked: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of the ranked methods (resamples, methods) had other patients and other trainings been drawn.
 
-    Patients are resampled within strata, the same for every method; seeds independently of them, the same for
-    methods with the same seeds. Few seeds make a plain bootstrap too narrow: effects are scaled to their unbiased
-    variance, and seed effects by sqrt(df/chi2), as in the interval.
+    Patients are resampled within strata, the same for every method; trainings within folds, independently of patients,
+    the same for methods with the same trainings. Few trainings make a plain bootstrap too narrow: effects are scaled
+    to their unbiased variance, and those of trainings by sqrt(df/chi2), as in the interval.
     """
     rng = np.random.default_rng(seed)
     strata = each.strata[ranked[0]]
@@ -156,12 +160,12 @@ def _bootstrap(each: Crossed, ranked: np.ndarray, resamples: int, seed: int) -> 
         members = np.flatnonzero(strata == stratum)
         times = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
         draws += times @ each.patient_effects[np.ix_(ranked, members)].T / n
-    for seeds in np.unique(each.seeds_seen[ranked], axis=0):
-        same = np.flatnonzero((each.seeds_seen[ranked] == seeds).all(1) & each.seeds_enough[ranked])
-        s = np.count_nonzero(seeds)
-        if not len(same):
-            continue
-        times = rng.multinomial(s, np.full(s, 1 / s), size=resamples)
-        scale = np.sqrt((s - 1) / rng.chisquare(s - 1, resamples))
-        draws[:, same] += times @ each.seed_effects[np.ix_(ranked[same], np.flatnonzero(seeds))].T / s * scale[:, None]
+    enough = ranked[each.seeds_enough[ranked]]
+    for seen in np.unique(each.trainings_seen[enough], axis=0):
+        same = enough[(each.trainings_seen[enough] == seen).all((1, 2))]
+        n_seeds = seen.sum(0)  # (folds,)
+        times = rng.multinomial(n_seeds, (seen / np.maximum(n_seeds, 1)).T, size=(resamples, len(n_seeds))) - seen.T
+        effects = times.reshape(resamples, -1) @ each.training_effects[same].swapaxes(1, 2).reshape(len(same), -1).T
+        df = each.training_df[same].mean()
+        draws[:, np.isin(ranked, same)] += effects * np.sqrt(df / rng.chisquare(df, (resamples, 1)))
     return each.mean[ranked] + draws

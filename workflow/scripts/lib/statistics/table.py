@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lib.errors import BadInput
 from lib.metrics import METRICS
@@ -30,7 +32,7 @@ class Situation:
     metrics: list[str]
     structures: list[str]  # "mean" first
     scores: np.ndarray  # (metrics, structures, methods, seeds, patients), NaN where there is no score
-    strata: np.ndarray  # (patients,), the fold that tested each patient
+    folds: np.ndarray  # (patients,), the fold that tested each patient; folds that share patients count as one
     counts: dict[str, np.ndarray]  # n_cases, n_values, n_missed, …: (metrics, structures, methods)
     unit: str  # of distances
     failed: str  # what became of scores of failed cells: "worst" or "exclude"
@@ -47,10 +49,13 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": ["", "nan"]})
 
 
-def situations(scores: pd.DataFrame, failed: str, empty: str) -> list[Situation]:
-    """Check the table, apply the policies for failed cells and empty references, and split it.
+def situations(scores: pd.DataFrame, failed: str = "worst", empty: str = "penalise") -> list[Situation]:
+    """Check a tidy score table, apply the policies for failed cells and empty references, and split it.
 
-    Raises BadInput where columns lack, rows repeat, values are not finite, or a policy is unknown.
+    `scores`: one row per cell x case x structure x metric (columns: COLUMNS). `failed`: scores of failed cells count
+    as "worst" or are left out ("exclude"). `empty`: cases whose reference lacks a structure count ("penalise") or are
+    left out for every method ("exclude"). Raises BadInput where columns lack, rows repeat, values are not finite, or a
+    policy is unknown.
     """
     for key, value, known in (
         ("failed_cells", failed, ("worst", "exclude")),
@@ -114,9 +119,9 @@ def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situa
     n_cases, n_seeds, n_patients = case.max() + 1, len(seeds), len(patients)
     patient_of_case = np.zeros(n_cases, int)
     patient_of_case[case] = patient
-    fold = pd.factorize(scores["fold"], sort=True)[0]
-    strata = np.full(n_patients, len(scores))
-    np.minimum.at(strata, patient, fold)
+    fold = n_patients + pd.factorize(scores["fold"], sort=True)[0]
+    tested = coo_array((np.ones(len(scores)), (patient, fold)), shape=(fold.max() + 1,) * 2)
+    folds = connected_components(tested, directed=False)[1][:n_patients]
 
     kept = scores["kept"].to_numpy()
     shape = (n_metrics, len(names), n_methods, n_seeds, n_cases)
@@ -149,7 +154,7 @@ def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situa
         metrics=metrics,
         structures=[MEAN, *names],
         scores=values,
-        strata=strata,
+        folds=folds,
         counts=counts,
         unit=str(units[0]) if len(units) else "",
         failed=failed,

@@ -1,13 +1,17 @@
-"""Mean of a seeds x patients table, its interval and its p-value, when both seeds and patients are random samples.
+"""Mean of a seeds x patients table, its interval and its p-value, when trainings and patients are random samples.
 
-Model: value[s, p] = mean + seed[s] + patient[p] + residual[s, p]. A new study would draw other seeds and other
-patients, so both vary. The variance of the mean is A + B - R with
-    A = variance of the seeds' means / number of seeds          (few degrees of freedom: seeds - 1)
-    B = variance of the patients' means / number of patients    (patients - strata)
-    R = residual variance / number of values                    (contained in both A and B)
+Model: value[s, p] = mean + training[s, fold of p] + patient[p] + residual[s, p]. The random streams of a training come
+from its seed and its fold, so the trainings of one seed in two folds are independent: seeds are nested in folds. Within
+a fold every training is tested on the same patients. The variance of the mean is A + B - R with
+    A = sum over trainings of (share in the mean)^2 x variance of trainings within the fold
+    B = variance of the patients' means within folds / number of patients
+    R = residual variance / number of values, contained in both A and B
+Folds may differ in how much trainings vary, so the degrees of freedom of A are Satterthwaite's for a sum over folds,
+between seeds - 1 (one fold varies) and folds x (seeds - 1) (all alike); B has patients - folds.
 Interval and p-value come from the generalised pivot of Weerahandi (1993, JASA 88:899): the unknown components take
-the values that the data allow (A times df/chi2, B likewise), |mean| is normal given them. Satterthwaite's t is not
-used: with 3 seeds it rejects up to 9 % true null hypotheses at level 5 %, and 2 % at 0.2 % (docs/statistics.md).
+the values that the data allow (A times df/chi2, B likewise), |mean| is normal given them. Satterthwaite's t for the sum
+A + B - R is not used: with 3 trainings it rejects up to 9 % true null hypotheses at level 5 %, and 2 % at 0.2 %
+(docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -19,27 +23,27 @@ import numpy as np
 from scipy import special
 
 MIN_SEEDS = 3
-_MIN_WITHIN_DF = 5  # with fewer degrees of freedom within strata than this, strata are ignored
+_MIN_WITHIN_DF = 5  # with fewer degrees of freedom within folds than this, patients of all folds are compared
 _TINY = 1e-300
 
 
 @dataclass(frozen=True)
-class Crossed:
+class Means:
     """K means with their variance components; arrays of shape (K,) unless said otherwise."""
 
     mean: np.ndarray
-    seed_variance: np.ndarray  # A; 0 where there are too few seeds to know it
+    training_variance: np.ndarray  # A; 0 where there are too few seeds to know it
     patient_variance: np.ndarray  # B; NaN with fewer than 2 patients
     residual_variance: np.ndarray  # R
-    seed_df: np.ndarray  # inf where seeds are too few: then the interval is about patients only
+    training_df: np.ndarray  # inf where seeds are too few: then the interval is about patients only
     patient_df: np.ndarray
     n_seeds: np.ndarray
     n_patients: np.ndarray
     seeds_enough: np.ndarray
-    seeds_seen: np.ndarray  # (K, seeds), which seeds have values
-    seed_effects: np.ndarray  # (K, seeds), scaled so that their mean square estimates the seed variance; 0 if absent
-    patient_effects: np.ndarray  # (K, patients), scaled likewise, centred within strata; 0 if absent
-    strata: np.ndarray  # (K, patients), the strata used
+    trainings_seen: np.ndarray  # (K, seeds, folds), which trainings have values
+    training_effects: np.ndarray  # (K, seeds, folds), parts of the mean; their squares add up to A; 0 if absent
+    patient_effects: np.ndarray  # (K, patients), scaled so that their mean square estimates the patients' variance
+    strata: np.ndarray  # (K, patients), the strata used for patients, -1 if absent
 
     def p_values(self) -> np.ndarray:
         """Two-sided p-values of mean = 0; NaN without an interval; where nothing varies, 1 if mean = 0, else 0."""
@@ -53,29 +57,30 @@ class Crossed:
         """Apply `solver` to the groups of rows that share degrees of freedom, hence quadrature nodes."""
         result = np.full(len(self.mean), np.nan)
         known = self.n_patients >= 2
-        constant = known & (self.seed_variance + self.patient_variance + self.residual_variance < _TINY)
+        constant = known & (self.training_variance + self.patient_variance + self.residual_variance < _TINY)
         result[constant] = exact(self.mean[constant])
         todo = known & ~constant
-        for df in {*zip(self.seed_df[todo], self.patient_df[todo], strict=True)}:
-            some = np.flatnonzero(todo & (self.seed_df == df[0]) & (self.patient_df == df[1]))
+        for df in {*zip(self.training_df[todo], self.patient_df[todo], strict=True)}:
+            some = np.flatnonzero(todo & (self.training_df == df[0]) & (self.patient_df == df[1]))
             result[some] = solver(some, self._nodes(some, *df))
         return result
 
-    def _nodes(self, some: np.ndarray, seed_df: float, patient_df: float) -> tuple[np.ndarray, np.ndarray]:
+    def _nodes(self, some: np.ndarray, training_df: float, patient_df: float) -> tuple[np.ndarray, np.ndarray]:
         """Standard deviations of the mean that the data allow (len(some), nodes), and their weights (nodes,)."""
-        (x, w), (y, v) = _scale_nodes(seed_df), _scale_nodes(patient_df)
-        a, b, r = (c[some, None] for c in (self.seed_variance, self.patient_variance, self.residual_variance))
-        excess = np.maximum(a * x - r, 0)  # what seeds add beyond the residual, which b holds already
+        (x, w), (y, v) = _scale_nodes(training_df), _scale_nodes(patient_df)
+        a, b, r = (c[some, None] for c in (self.training_variance, self.patient_variance, self.residual_variance))
+        excess = np.maximum(a * x - r, 0)  # what trainings add beyond the residual, which b holds already
         rest = np.maximum(b * y, r)
         variance = excess[:, :, None] + rest[:, None, :]
         return np.sqrt(variance + _TINY).reshape(len(some), -1), np.outer(w, v).ravel()
 
 
-def crossed(values: np.ndarray, strata: np.ndarray) -> Crossed:
+def estimate_means(values: np.ndarray, folds: np.ndarray) -> Means:
     """Means and variance components of K tables `values` (K, seeds, patients), NaN where there is no value.
 
-    `strata` (patients,): integers, the fold that tested each patient; patients vary within strata only. The mean is
-    the mean over patients of each patient's mean over its seeds. Tables with holes are weighted accordingly.
+    `folds` (patients,): integers, the fold that tested each patient. Trainings are compared within folds, and so are
+    patients. The mean is the mean over patients of each patient's mean over its seeds. Tables with holes are weighted
+    accordingly; a fold where one training is left borrows the variance of the others.
     """
     seen = ~np.isnan(values)
     filled = np.where(seen, values, 0.0)
@@ -85,11 +90,11 @@ def crossed(values: np.ndarray, strata: np.ndarray) -> Crossed:
     per_patient = filled.sum(1) / np.maximum(seeds_of, 1)
     mean = per_patient.sum(1) / np.where(n_patients, n_patients, np.nan)
 
-    in_stratum = (strata[:, None] == np.unique(strata)) & present[:, :, None]  # (K, P, F)
-    within_df = n_patients - in_stratum.any(1).sum(1)
-    pooled = within_df < _MIN_WITHIN_DF
-    whole = present[:, :, None] & (np.arange(in_stratum.shape[2]) == 0)
-    members = np.where(pooled[:, None, None], whole, in_stratum).astype(float)
+    in_fold = ((folds[:, None] == np.unique(folds)) & present[:, :, None]).astype(float)  # (K, P, F)
+    within_df = n_patients - in_fold.any(1).sum(1)
+    pooled = within_df < _MIN_WITHIN_DF  # then B holds differences of trainings too: cautious, A is kept whole
+    whole = present[:, :, None] & (np.arange(in_fold.shape[2]) == 0)
+    members = np.where(pooled[:, None, None], whole, in_fold)
     patient_df = np.where(pooled, n_patients - 1, within_df).astype(float)
     centre = (per_patient[:, None] @ members) / np.maximum(members.sum(1, keepdims=True), 1)  # (K, 1, F)
     deviation = np.where(present, per_patient - (members * centre).sum(2), 0.0)
@@ -98,36 +103,44 @@ def crossed(values: np.ndarray, strata: np.ndarray) -> Crossed:
     patient_variance = (patient_effects**2).sum(1) / np.maximum(n_patients, 1) ** 2
 
     weights = seen / np.maximum(seeds_of * n_patients[:, None], 1)[:, None, :]  # (K, S, P), sums to 1
-    share = weights.sum(2)  # (K, S)
-    square = np.maximum((share**2).sum(1), _TINY)
-    seeds_enough = 1 / square >= MIN_SEEDS - 0.5  # the effective number of seeds
-    informative = seen & (seeds_of >= 2)[:, None, :]  # a patient with one seed says nothing about seeds
+    share = weights @ in_fold  # (K, S, F), of each training in the mean
+    square = (share**2).sum(1)  # (K, F)
+    effective = (share.sum(1) ** 3 / np.maximum(square, _TINY)).sum(1)  # trainings of a fold, mean over patients
+    informative = seen & (seeds_of >= 2)[:, None, :]  # a patient with one seed says nothing about trainings
     residual = np.where(informative, filled - per_patient[:, None, :], 0.0)
     inflate = np.sqrt(seeds_of / np.maximum(seeds_of - 1, 1))[:, None, :]
-    seed_effects = (weights * residual * inflate).sum(2) / np.maximum((weights * informative).sum(2), _TINY)
-    seed_variance = (share**2 * seed_effects**2).sum(1)
-    seed_df = square**2 / np.maximum((share**4).sum(1), _TINY) - 1
+    compared = (weights * informative) @ in_fold  # (K, S, F)
+    effects = share * ((weights * residual * inflate) @ in_fold) / np.maximum(compared, _TINY)
+    known = np.where(compared > 0, share**2, 0.0)
+    expected = known.sum(1)  # (K, F), parts of A where every training varies alike
+    found = (effects**2).sum(1)
+    fold_df = np.maximum(expected**2 / np.maximum((known**2).sum(1), _TINY) - 1, 0)  # seeds - 1 where shares are equal
+    seeds_enough = (effective >= MIN_SEEDS - 0.5 - 1e-9) & (fold_df.sum(1) >= 1 - 1e-9)
+    # folds may differ in how much trainings vary: Satterthwaite's degrees of freedom for the sum over folds
+    part = np.where(found.any(1, keepdims=True), found, expected)
+    part = part / np.maximum(part.sum(1, keepdims=True), _TINY)
+    training_df = 1 / np.maximum((part**2 / np.maximum(fold_df, _TINY)).sum(1), _TINY)
+    effects *= np.sqrt(square.sum(1) / np.maximum(expected.sum(1), _TINY))[:, None, None]  # holes borrow
 
-    cells = informative @ members  # (K, S, F) values per seed and stratum
-    cell_mean = (residual @ members) / np.maximum(cells, 1)
-    residual = np.where(informative, residual - cell_mean @ members.swapaxes(1, 2), 0.0)
-    patients_used = (informative.any(1)[:, None] @ members)[:, 0]  # (K, F)
-    seeds_used = (cells > 0).sum(1)
-    residual_df = (cells.sum(1) - patients_used - np.maximum(seeds_used - 1, 0)).sum(1)
+    cells = informative @ in_fold  # (K, S, F) values per training
+    residual = np.where(informative, residual - (residual @ in_fold / np.maximum(cells, 1)) @ in_fold.swapaxes(1, 2), 0)
+    patients_used = (informative.any(1)[:, None] @ in_fold)[:, 0]  # (K, F)
+    trainings_used = (cells > 0).sum(1)
+    residual_df = (cells.sum(1) - patients_used - np.maximum(trainings_used - 1, 0)).sum(1)
     residual_variance = (residual**2).sum((1, 2)) / np.maximum(residual_df, 1) * (weights**2).sum((1, 2))
 
-    return Crossed(
+    return Means(
         mean=mean,
-        seed_variance=np.where(seeds_enough, seed_variance, 0.0),
+        training_variance=np.where(seeds_enough, (effects**2).sum((1, 2)), 0.0),
         patient_variance=patient_variance,
         residual_variance=np.where(seeds_enough & (residual_df > 0), residual_variance, 0.0),
-        seed_df=np.where(seeds_enough, np.round(seed_df, 6), np.inf),
+        training_df=np.where(seeds_enough, np.round(training_df, 6), np.inf),
         patient_df=patient_df,
         n_seeds=seen.any(2).sum(1),
         n_patients=n_patients,
         seeds_enough=seeds_enough,
-        seeds_seen=seen.any(2),
-        seed_effects=np.where(seeds_enough[:, None], seed_effects, 0.0),
+        trainings_seen=share > 0,
+        training_effects=np.where(seeds_enough[:, None, None], effects, 0.0),
         patient_effects=patient_effects,
         strata=np.where(present, members.argmax(2), -1),
     )
