@@ -17,14 +17,14 @@ deterministic on CUDA: sums over a dense one-hot map, not scatter_add. The backw
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from lib.errors import BadInput
-from lib.registry import did_you_mean, register
+from lib.losses.checks import check_choice, check_number
+from lib.registry import register
 
 OVER = ("batch", "image")
 EMPTY = ("skip", "count")
@@ -69,7 +69,7 @@ def tversky(
     The other parameters: see the family.
     """
     for key, value in (("alpha", alpha), ("beta", beta)):
-        check_number("tversky", key, value, 0, math.inf)
+        check_number("tversky", key, value, 0)
     return Similarity("tversky", weighted_overlap(alpha, beta), background, over, smooth, empty)
 
 
@@ -82,7 +82,7 @@ def f_beta(
     beta: how many times recall matters more than precision; 1 is Dice. The default, 1.5, is recalled, not checked, as
     the best of that paper. The other parameters: see the family.
     """
-    check_number("f_beta", "beta", beta, 0, math.inf)
+    check_number("f_beta", "beta", beta, 0)
     share = beta**2 / (1 + beta**2)
     return Similarity("f_beta", weighted_overlap(1 - share, share), background, over, smooth, empty)
 
@@ -225,17 +225,8 @@ def mean_over_classes(loss: Tensor, reference: Tensor, background: bool, empty: 
 
 def check_overlap(name: str, over: str = "batch", empty: str = "skip", smooth: float = 1.0) -> None:
     """Raise BadInput for a bad value of the parameters that overlap losses share."""
-    for key, value, known in (("over", over, OVER), ("empty", empty, EMPTY)):
-        if value not in known:
-            raise BadInput(f"The loss '{name}' has no {key} '{value}'.{did_you_mean(str(value), known)}")
-    check_number(name, "smooth", smooth, 0, math.inf)
+    check_choice(name, "over", over, OVER)
+    check_choice(name, "empty", empty, EMPTY)
+    check_number(name, "smooth", smooth, 0)
     if smooth == 0:
         raise BadInput(f"The loss '{name}' needs smooth above 0 pixels (0/0 otherwise), for example 1.0e-5.")
-
-
-def check_number(name: str, key: str, value: object, low: float, high: float) -> None:
-    """Raise BadInput unless `value` is a finite number in [low, high]."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high:
-        between = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise BadInput(f"The loss '{name}' needs {key} to be a number {between}, not {value!r}.")
