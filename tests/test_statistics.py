@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,14 +15,9 @@ from statsmodels.stats.multitest import multipletests
 
 from lib.errors import BadInput
 from lib.metrics import METRICS
-from lib.statistics import rank, read_scores, situations
+from lib.statistics import compare, read_scores
 from lib.statistics.means import estimate_means, holm
 from lib.statistics.table import COLUMNS
-
-
-def compare(scores: pd.DataFrame, failed="worst", empty="penalise", **arguments) -> SimpleNamespace:
-    ranking, pairs = rank(situations(scores, failed, empty), **arguments)
-    return SimpleNamespace(ranking=ranking, pairs=pairs)
 
 
 def simulate(rng, k, seeds, patients, folds=1, training=0.0, patient=1.0, residual=1.0, seed=0.0, draw="normal"):
