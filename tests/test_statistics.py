@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from lib.errors import BadInput
 from lib.metrics import METRICS
-from lib.statistics import compare, read_scores
+from lib.statistics import compare, read_scores, situations
 from lib.statistics.means import estimate_means, holm
 from lib.statistics.table import COLUMNS
 
