@@ -25,7 +25,7 @@ demo: .venv/installed ## the default experiment, a few minutes; ends with the pa
 	@echo; echo "The report is ready; open it in a browser:"; echo "  $(CURDIR)/results/demo/report/index.html"
 
 test: .venv/installed ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/installed ## lint and format of Python and Snakemake files
 	$(BIN)/ruff check .

@@ -20,7 +20,6 @@ PACKAGES = (
     "pandas",
     "nibabel",
     "nilearn",
-    "statsmodels",
     "matplotlib",
     "snakemake",
 )
