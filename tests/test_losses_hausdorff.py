@@ -1,0 +1,207 @@
+"""Losses of distance: hand-made rows, all pairs of voxels, MONAI, spacing, and empty sets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.losses import BoundaryLoss, HausdorffDTLoss, LogHausdorffDTLoss
+from scipy.spatial.distance import cdist
+
+from lib.errors import BadInput
+from lib.losses import build_loss
+
+FAMILY = ("average_hausdorff", "hausdorff_dt", "log_hausdorff_dt", "boundary")
+SHAPES = [(2, 3, 9, 8), (1, 3, 5, 6, 4)]
+
+
+def data(shape: tuple[int, ...], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and labels of one box per class."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64).mul(2).requires_grad_()
+    target = torch.zeros(shape[0], *shape[2:], dtype=torch.int64)
+    target[:, 1:4, 1:3] = 1
+    target[:, 3:5, 2:5] = 2
+    return logits, target
+
+
+def row(*p: float) -> torch.Tensor:
+    """Logits (1, 2, n) whose probabilities of class 1 are p."""
+    p = torch.tensor(p, dtype=torch.float64)
+    return torch.stack([(1 - p).log().clamp(min=-700), p.log().clamp(min=-700)]).unsqueeze(0)
+
+
+# Values
+
+
+def test_values_by_hand():
+    """Five pixels in a row, 2 mm apart. The reference is pixels 1 and 2; p > 0.5 at pixels 2 and 3."""
+    logits, target = row(0.0, 0.5, 1.0, 0.75, 0.25), torch.tensor([[0, 1, 1, 0, 0]])
+    to_g, to_p = [2, 0, 0, 2, 4], [4, 2, 0, 0, 2]
+    border_g, border_p, signed = [2, 2, 2, 2, 4], [4, 2, 2, 2, 2], [2, -2, -2, 2, 4]
+    p, g = [0, 0.5, 1, 0.75, 0.25], [0, 1, 1, 0, 0]
+    average = np.dot(p, to_g) / sum(p) + np.dot(np.multiply(g, np.subtract(1, p)), to_p) / 2
+    squared = np.square(np.subtract(p, g))
+    karimi = np.mean(squared * (np.square(border_g) + np.square(border_p)))
+    for name, expected in [
+        ("average_hausdorff", average / 10),  # the diagonal is 5 pixels of 2 mm
+        ("hausdorff_dt", karimi),
+        ("log_hausdorff_dt", math.log(1 + karimi)),
+        ("boundary", np.mean(np.multiply(signed, np.subtract(p, g)))),
+    ]:
+        loss = build_loss({"name": name}, spacing=[2.0])
+        assert loss(logits, target).item() == pytest.approx(expected, rel=1e-5), name
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [(SHAPES[0], [1.0, 2.5]), (SHAPES[1], [3.0, 1.0, 0.5])], ids=str)
+def test_average_hausdorff_of_hard_predictions_is_the_distance_between_the_sets(shape, spacing):
+    target = data(shape)[1]
+    prediction = target.roll(1, 1)
+    prediction[:, 0] = 1
+    diagonal = np.linalg.norm(np.multiply(shape[2:], spacing))
+    expected = []
+    for x, y in zip(prediction.numpy(), target.numpy(), strict=True):
+        for c in (1, 2):
+            d = cdist(np.argwhere(x == c) * spacing, np.argwhere(y == c) * spacing)
+            expected.append((d.min(1).mean() + d.min(0).mean()) / diagonal)
+    logits = 100.0 * F.one_hot(prediction, 3).movedim(-1, 1).double()
+    loss = build_loss({"name": "average_hausdorff"}, spacing=spacing)
+    assert loss(logits, target).item() == pytest.approx(np.mean(expected), rel=1e-5)  # smooth: 1e-5 pixels
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [(SHAPES[0], [1.0, 2.5]), (SHAPES[1], [3.0, 1.0, 0.5])], ids=str)
+def test_soft_values_equal_brute_force_over_all_pairs(shape, spacing):
+    logits, target = data(shape)
+    p, y = logits.softmax(1).detach().numpy(), target.numpy()
+    sites = np.argwhere(np.ones(shape[2:])) * spacing
+    pairs = cdist(sites, sites)
+    diagonal = np.linalg.norm(np.multiply(shape[2:], spacing))
+    values = {"average_hausdorff": [], "hausdorff_dt": [], "boundary": []}
+    for image in range(shape[0]):
+        for c in range(1, 3):
+            q, g = p[image, c].ravel(), (y[image] == c).ravel()
+            x = q > 0.5
+            other = {name: np.where(m, pairs[:, ~m].min(1), pairs[:, m].min(1)) for name, m in (("g", g), ("x", x))}
+            to_g, to_x = pairs[:, g].min(1), pairs[:, x].min(1)
+            average = (q * to_g).sum() / (q.sum() + 1e-5) + (g * (1 - q) * to_x).sum() / g.sum()
+            values["average_hausdorff"].append(average / diagonal)
+            values["hausdorff_dt"].append(((q - g) ** 2 * (other["g"] ** 1.5 + other["x"] ** 1.5)).mean())
+            values["boundary"].append((np.where(g, -1, 1) * other["g"] * (q - g)).mean())
+    for name, expected in values.items():
+        alpha = {"alpha": 1.5} if name == "hausdorff_dt" else {}
+        loss = build_loss({"name": name, **alpha}, spacing=spacing)
+        assert loss(logits, target).item() == pytest.approx(np.mean(expected), rel=1e-9), name
+        assert loss(logits.float(), target).item() == pytest.approx(np.mean(expected), rel=1e-5), name
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("absent", [False, True])
+def test_values_and_gradients_equal_monai(absent, shape):
+    logits, target = data(shape)
+    logits = logits.detach().float().requires_grad_()  # MONAI's distances are of 32 bits
+    if absent:
+        target = target.clamp(max=1)
+    options = {"to_onehot_y": True, "softmax": True, "include_background": False}
+    boundary = BoundaryLoss(**options)
+
+    def symmetric_boundary(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """MONAI takes one pixel off the distances inside; the best value is that of p = g."""
+        inside = F.one_hot(y.squeeze(1), 3).movedim(-1, 1)[:, 1:]
+        best = boundary(100.0 * F.one_hot(y.squeeze(1), 3).movedim(-1, 1), y) - inside.float().mean()
+        return boundary(z, y) - (z.softmax(1)[:, 1:] * inside).mean() - best
+
+    for name, theirs in [
+        ("hausdorff_dt", HausdorffDTLoss(**options)),
+        ("log_hausdorff_dt", LogHausdorffDTLoss(**options)),
+        ("boundary", symmetric_boundary),
+    ]:
+        ours, reference = build_loss({"name": name})(logits, target), theirs(logits, target.unsqueeze(1))
+        gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, reference)]
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        assert ours.item() == pytest.approx(reference.item(), rel=1e-6, abs=1e-6), name
+
+
+# Gradients, spacing, empty sets
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_gradient_in_float64(name):
+    for shape in ((2, 3, 5, 5), (1, 3, 4, 5, 2)):
+        logits, target = data(shape)
+        loss = build_loss({"name": name})
+        assert torch.autograd.gradcheck(lambda z, f=loss, y=target: f(z, y), logits)
+
+
+@pytest.mark.parametrize(("name", "power"), [("average_hausdorff", 0), ("hausdorff_dt", 2), ("boundary", 1)])
+def test_distances_are_in_the_unit_of_spacing(name, power):
+    logits, target = data(SHAPES[0])
+    one, three = (build_loss({"name": name}, spacing=[s, s])(logits, target).item() for s in (1.0, 3.0))
+    assert three == pytest.approx(one * 3**power)
+    assert build_loss({"name": name})(logits, target).item() == one
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_farther_mistake_costs_more(name):
+    target = torch.zeros(1, 20, 20, dtype=torch.int64)
+    target[:, 2:6, 2:6] = 1
+    values = []
+    for column in (7, 10, 18):
+        prediction = target.clone()
+        prediction[:, 3, column] = 1
+        values.append(build_loss({"name": name})(10.0 * F.one_hot(prediction, 2).movedim(-1, 1), target).item())
+    assert values == sorted(values)
+    assert values[0] < values[2] / 2
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_empty_and_full_sets(name):
+    loss = build_loss({"name": name})
+    target = data(SHAPES[0])[1]
+    empty = torch.zeros_like(target)
+    nothing = 100.0 * F.one_hot(empty, 3).movedim(-1, 1)
+    everything = 100.0 * F.one_hot(empty + 1, 3).movedim(-1, 1)
+    assert loss(nothing, empty).item() == 0
+    if name == "average_hausdorff":
+        assert loss(nothing, target).item() == pytest.approx(1)  # all missed, at the diagonal
+        assert loss(everything, empty).item() == 0  # left out
+    elif name == "boundary":
+        assert loss(everything, empty).item() == 0
+        assert loss(nothing, target).item() > 0
+    else:
+        assert loss(nothing, target).item() > 0
+        some = nothing.clone()
+        some[:, 1, 2:4, 2:4] = 200
+        assert loss(some, empty).item() > 0  # a hallucination has a border
+    assert loss(everything, empty + 1).item() == pytest.approx(0, abs=1e-6)
+    for prediction in (nothing, everything, data(SHAPES[0])[0].detach() * 1e4):
+        for y in (empty, empty + 2, target):
+            for dtype in (torch.float32, torch.bfloat16):
+                logits = prediction.to(dtype).requires_grad_()
+                value = loss(logits, y)
+                assert value.isfinite()
+                assert value.dtype == torch.float32
+                assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_perfect_prediction_costs_nothing_and_order_does_not_matter(name):
+    loss = build_loss({"name": name})
+    logits, target = data((3, 3, 9, 8))
+    target[1] = target[1].flip(0)
+    assert 0 <= loss(50.0 * F.one_hot(target, 3).movedim(-1, 1), target).item() < 1e-6
+    order = [2, 0, 1]
+    assert loss(logits[order], target[order]).item() == pytest.approx(loss(logits, target).item(), rel=1e-12)
+    swapped = logits[:, [0, 2, 1]], torch.tensor([0, 2, 1])[target]
+    assert loss(*swapped).item() == pytest.approx(loss(logits, target).item(), rel=1e-12)
+
+
+def test_bad_recipes_are_explained():
+    with pytest.raises(BadInput, match=r"got spacing \[1.0, 1.0\] for 3-D maps; give one number per spatial axis"):
+        build_loss({"name": "boundary"}, spacing=[1.0, 1.0])(*data(SHAPES[1]))
+    with pytest.raises(BadInput, match="'hausdorff_dt' needs alpha to be a number of at least 0, not -1"):
+        build_loss({"name": "hausdorff_dt", "alpha": -1})
+    with pytest.raises(BadInput, match="no parameter 'spacing'"):
+        build_loss({"name": "boundary", "spacing": [1, 1]})
