@@ -129,7 +129,7 @@ def test_values_and_gradients_equal_monai(absent, shape):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_gradient_in_float64(name):
-    for shape in ((2, 3, 5, 5), (1, 3, 4, 5, 2)):
+    for shape in ((1, 3, 5, 5), (1, 3, 4, 4, 2)):
         logits, target = data(shape)
         loss = build_loss({"name": name})
         assert torch.autograd.gradcheck(lambda z, f=loss, y=target: f(z, y), logits)

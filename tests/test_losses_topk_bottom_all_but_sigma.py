@@ -131,12 +131,12 @@ def sweep(beta: float, steps: int, level: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("level", ["pixel", "image"])
 def test_the_smoothed_derivative_is_continuous_where_the_hard_one_jumps(level):
-    """Largest change of the derivative between neighbouring points, with 200 and with 1600 points."""
-    jumps = {beta: [np.abs(np.diff(sweep(beta, steps, level)[1])).max() for steps in (200, 1600)] for beta in (0, 0.1)}
+    """Largest change of the derivative between neighbouring points, with 100 and with 800 points."""
+    jumps = {beta: [np.abs(np.diff(sweep(beta, steps, level)[1])).max() for steps in (100, 800)] for beta in (0, 0.1)}
     kept = 41 if level == "pixel" else 10
     assert jumps[0] == pytest.approx([1 / kept] * 2, rel=1e-9)  # the whole weight at once, however small the step
     assert jumps[0.1][1] < jumps[0.1][0] / 6  # shrinks with the step
-    assert jumps[0.1][0] < 0.1 / kept
+    assert jumps[0.1][0] < 0.2 / kept
 
 
 @pytest.mark.parametrize("level", ["pixel", "image"])
