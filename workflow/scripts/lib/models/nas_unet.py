@@ -70,7 +70,7 @@ class NASUNet(nn.Module):
     up_cweight, up_dep_conv, up_conv, up_dil_conv; state 0 of UpSC takes the operations of nodes.
     At width 32, depth 5: 863,438 for v3, 485,742 for v2 (1 → 2 channels).
     Known: every layer (0.863 M and 0.486 M). Ours: He weights, and bias 1 where cweight squeezes (with torch's
-    default, a third of the cweights of width 32 start dead); pooling rounds odd sizes up, as the strided convolutions
+    default, a quarter of the cweights of width 32 start dead); pooling rounds odd sizes up, as the strided convolutions
     do (the source's rounds down, then resizes); below 16 channels cweight does not squeeze (the source cannot be
     built); the idle normalisation of the source's head is left out; spatial_dims = 3.
     """
