@@ -17,6 +17,20 @@ from lib.losses.dilated_balanced_cross_entropy import dilate, dilated_balanced_w
 
 COUNTS = {"voxels": [800, 100, 60, 40], "voxels_of_cases_with_class": [1000, 1000, 500, 400]}
 CONTEXT = {"classes": 4, "class_frequencies": COUNTS, "spacing": [1.0, 1.0]}
+# What a confident and wrong prediction costs at least, where that is not some logits: overlaps, shares and distances.
+LEAST_WHEN_WRONG = {
+    "average_hausdorff": 0.1,
+    "boundary": 0.5,
+    "generalised_cross_entropy": 1.4,
+    "hausdorff_dt": 3,
+    "log_hausdorff_dt": 1.4,
+    "symmetric_cross_entropy": 8.9,
+} | dict.fromkeys(
+    ("dice", "f_beta", "generalised_dice", "jaccard", "kulczynski", "lovasz", "mcc", "nr_dice", "ochiai", "pm_dice",
+     "sokal_sneath", "tversky"),
+    0.99,
+)  # fmt: skip
+DETACHED = {"pm_dice"}  # part of the formula carries no gradient, so that finite differences are not its gradient
 VARIANTS = [
     *({"name": name} for name in available()),
     {"name": "cross_entropy", "weights": "median_frequency"},
@@ -57,14 +71,14 @@ def value_and_gradient(loss, logits: torch.Tensor, target: torch.Tensor) -> tupl
 @pytest.mark.parametrize("shape", SHAPES, ids=label)
 @pytest.mark.parametrize("recipe", VARIANTS, ids=label)
 def test_scalar_with_finite_gradient_and_of_the_right_slope(recipe, shape):
-    loss = build_loss(recipe, **CONTEXT)
+    loss = build_loss(recipe, **CONTEXT | {"spacing": [1.0] * len(shape[2:])})
     target = blobs((shape[0], *shape[2:]))
     value, gradient = value_and_gradient(loss, logits_of(shape), target)
     assert value.shape == ()
     assert value.item() > 0
     assert gradient.isfinite().all()
     assert gradient.any()
-    assert torch.autograd.gradcheck(
+    assert recipe["name"] in DETACHED or torch.autograd.gradcheck(
         lambda z: loss(z, target[:1, :3, :3]), logits_of((1, 4, 3, 3, *shape[4:]), 1, torch.float64)
     )
 
@@ -75,7 +89,8 @@ def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_much(recipe):
     target = blobs((2, 12, 12))
     confident = 50.0 * F.one_hot(target, 4).movedim(-1, 1)
     assert 0 <= loss(confident, target).item() < 1e-6
-    assert loss(confident.roll(1, dims=1), target).item() > 12  # 50, or down to a quarter with combine: max
+    least = LEAST_WHEN_WRONG.get(recipe["name"], 12)  # 12: of 50, or down to a quarter with combine: max
+    assert loss(confident.roll(1, dims=1), target).item() > least
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -14,7 +14,20 @@ from lib.errors import BadInput
 from lib.models import MODELS, available, build_model
 from lib.models.layers import max_unpool, resize_by_matrices, upsample_linear
 
-MINIMUM = {"segnet": 32, "shallow_segnet": 8, "unet": 16}
+MINIMUM = {
+    "attention_unet": 16,
+    "dmfnet": 16,
+    "nas_unet": 32,
+    "pcnet": 6,
+    "pnet": 17,
+    "segnet": 32,
+    "segnet_basic": 16,
+    "shallow_segnet": 8,
+    "ts_unet": 16,
+    "unet": 16,
+    "unet_plus_plus": 16,
+    "vnet": 16,
+}
 RECIPES = [{"name": name} for name in available()] + [{"name": "shallow_segnet", "upsampling": "unpool"}]
 
 
