@@ -3,8 +3,8 @@
 # make help   the rest
 PYTHON ?= python3
 BIN    := .venv/bin
-GPUS   := $(shell nvidia-smi -L 2>/dev/null | wc -l)
-SNAKEMAKE = $(BIN)/snakemake $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
+GPUS   := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+SNAKEMAKE = $(BIN)/python -m snakemake $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
@@ -16,7 +16,7 @@ help: ## this list
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segcross needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
 	touch $@
 
@@ -31,7 +31,7 @@ check: .venv/installed ## lint and format of Python and Snakemake files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
+	$(BIN)/python -m snakemake --lint
 
 format: .venv/installed ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .

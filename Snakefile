@@ -17,31 +17,36 @@ include: "rules/compare.smk"
 include: "rules/report.smk"
 
 
+# Every result is a target, not the last one alone: Snakemake does not make again what a failed job removed in the middle.
+rule report:
+    input:
+        DATA if not config["partial"] else [],
+        RECORDS,
+        TABLES,
+        FIGURES,
+        f"results/{EXPERIMENT}/report/index.html",
+
+
 rule all:
     default_target: True
     input:
-        f"results/{EXPERIMENT}/report/index.html",
+        rules.report.input,
         f"results/{EXPERIMENT}/complete" if config["strict"] else [],
 
 
 rule data:
     input:
-        expand(
-            "results/data/{dataset}/splits.json",
-            dataset=config["experiment"]["datasets"],
-        ),
+        DATA,
 
 
 rule claims:
     input:
-        f"results/{EXPERIMENT}/claims.csv",
+        RECORDS,
+        TABLES,
 
 
 rule figures:
     input:
+        RECORDS,
+        TABLES,
         FIGURES,
-
-
-rule report:
-    input:
-        f"results/{EXPERIMENT}/report/index.html",

@@ -3,6 +3,7 @@
 import copy
 import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,8 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from lib import config as segcross
 from lib.errors import BadInput
-from lib.files import read_json
-from lib.provenance import code_hash, commit
+from lib.provenance import code_hash
 from lib.status import forget_failure
 
 # An overlay's experiment replaces the default one; deep merging would mix the two.
@@ -24,7 +24,10 @@ if "experiment" in overlay:
 for key in ("strict", "partial", "retry_failed"):
     if str(config.get(key)).lower() in ("true", "false"):
         config[key] = str(config[key]).lower() == "true"
-validate(config, "../config/schemas/config.schema.yaml")
+try:
+    validate(config, "../config/schemas/config.schema.yaml")
+except WorkflowError as error:
+    raise WorkflowError(segcross.explain(error.__context__)) from None
 
 try:
     segcross.check_meaning(config)
@@ -53,11 +56,16 @@ wildcard_constraints:
 
 if config["retry_failed"] and workflow.is_main_process:
     failed = [c for c in CELLS if segcross.recorded_state(c) == "failed"]
-    print(f"retry_failed: {len(failed)} recorded failures forgotten", file=sys.stderr)
-    for cell in [] if workflow.dryrun else failed:
+    dry = workflow.output_settings.dryrun  # `workflow.dryrun` is not known yet
+    print(f"retry_failed: {len(failed)} recorded failures {'would be ' if dry else ''}forgotten", file=sys.stderr)
+    for cell in [] if dry else failed:
         forget_failure(cell.folder)
 
+# What tables and report are made of: all cells, or with `partial` those that have ended.
+REPORTED = [c for c in CELLS if not config["partial"] or (c.folder / "evaluate.json").exists()]
 
+
+@cache
 def code(script, *components):
     """Hash of a rule's script and of what it imports; components (found by name at run time) are named."""
     return code_hash(Path(workflow.basedir) / "workflow" / "scripts" / f"{script}.py", *components)
@@ -124,11 +132,6 @@ def prediction_job(wildcards):
             segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
         ),
     }
-
-
-def reported_cells():
-    """The cells that tables and report are made of: all, or with `partial` those that have ended."""
-    return [c for c in CELLS if not config["partial"] or (c.folder / "evaluate.json").exists()]
 
 
 def report_config():

@@ -1,10 +1,17 @@
 """From the cells to tables: ledger, pooled scores, ranking, claims. Reads tables only, imports no torch."""
 
+RECORDS = [f"{cell.folder}/evaluate.json" for cell in REPORTED]
+TABLES = expand(
+    "results/{experiment}/{table}.csv",
+    experiment=EXPERIMENT,
+    table=["ledger", "scores", "curves", "ranking", "comparisons", "claims"],
+)
+
 
 rule ledger:
     input:
-        records=[f"{cell.folder}/evaluate.json" for cell in reported_cells()],
-        scores=[f"{cell.folder}/scores.csv" for cell in reported_cells()],
+        records=RECORDS,
+        scores=[f"{cell.folder}/scores.csv" for cell in REPORTED],
     output:
         ledger="results/{experiment}/ledger.csv",
         scores="results/{experiment}/scores.csv",
@@ -85,6 +92,7 @@ rule require_complete:
         complete=touch("results/{experiment}/complete"),
     log:
         "results/logs/require_complete/{experiment}.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/segcross.yaml"

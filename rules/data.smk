@@ -1,5 +1,23 @@
 """Images to a store: simulate or find, check, split by patient, preprocess."""
 
+DATA = [
+    *[
+        f"results/data/{d}/raw"
+        for d in config["experiment"]["datasets"]
+        if "simulate" in config["datasets"][d]["source"]
+    ],
+    *expand(
+        "results/data/{dataset}/{file}",
+        dataset=config["experiment"]["datasets"],
+        file=["index.csv", "check.json", "splits.json"],
+    ),
+    *expand(
+        "results/data/{dataset}/{condition}/store",
+        dataset=config["experiment"]["datasets"],
+        condition=config["experiment"]["conditions"],
+    ),
+]
+
 
 rule simulate:
     output:
@@ -30,6 +48,7 @@ rule index:
         "results/logs/index/{dataset}.log",
     benchmark:
         "results/benchmarks/index/{dataset}.tsv"
+    retries: 0
     localrule: True
     conda:
         "../envs/segcross.yaml"
@@ -55,6 +74,7 @@ rule check:
         "results/logs/check/{dataset}.log",
     benchmark:
         "results/benchmarks/check/{dataset}.tsv"
+    retries: 0
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -80,6 +100,7 @@ rule split:
         "results/logs/split/{dataset}.log",
     benchmark:
         "results/benchmarks/split/{dataset}.tsv"
+    retries: 0
     localrule: True
     conda:
         "../envs/segcross.yaml"

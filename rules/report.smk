@@ -120,7 +120,7 @@ rule plot_montage:
         index="results/data/{dataset}/index.csv",
         predictions=lambda wildcards: [
             f"{cell.folder}/predictions"
-            for cell in reported_cells()
+            for cell in REPORTED
             if (cell.dataset, cell.condition) == (wildcards.dataset, wildcards.condition)
         ],
     output:

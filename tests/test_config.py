@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import yaml
 from conftest import ROOT
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from lib.config import Cell, cells, check_meaning, claims, folder_state, methods
+from lib.config import Cell, cells, check_meaning, claims, explain, folder_state, methods
 from lib.errors import BadInput
 
 
@@ -86,6 +88,9 @@ def change(path: str, value):
         (change("experiment.name", "cells"), r"the name is a folder of results/"),
         (change("experiment.architectures", ["unet"]), r"give either `methods: .*or both `architectures:` and `losses:`"),
         (change("experiment.claims", ["dbce_beats_everything"]), r"claims: 'dbce_beats_everything' is not in the catalogue"),
+        (change("claims.dbce_beats_ce.structure", "cfs"), r"dbce_beats_ce: structure: 'cfs' .*Did you mean 'csf'\?"),
+        (change("datasets.brain_cohort.structures", {"mean": 1}), r"'mean' is the mean over structures; rename it"),
+        (change("retry_failed", True), r"choose one of them"),
         (change("experiment.stand_ins", {}), r"needs the method 'shallow_segnet\+wce' \(treatment\).*add it to methods"),
         (change("protocols.demo.patch", [8, 8, 8]), r"protocols: demo: patch: \[8, 8, 8\] has 3 sizes.*trained in 2-D"),
         (change("datasets.brain_cohort.source", {"path": "/data"}), r"datasets: brain_cohort: .*needs files"),
@@ -94,26 +99,52 @@ def change(path: str, value):
 )  # fmt: skip
 def test_meaning_is_checked_and_the_message_names_key_value_and_fix(config, edit, message):
     edit(config)
+    config["partial"] = True
     with pytest.raises(BadInput, match=message):
+        check_meaning(config)
+
+
+def test_a_cross_that_excludes_itself_is_refused(config):
+    del config["experiment"]["methods"]
+    config["experiment"] |= {"architectures": ["unet"], "losses": ["ce"], "exclude": ["unet+ce"], "claims": []}
+    with pytest.raises(BadInput, match="exclude: leaves no method"):
         check_meaning(config)
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (change("experiment.sedes", [0]), "sedes"),
-        (change("experiment.seeds", ["a"]), "'a' is not of type 'integer'"),
-        (change("protocols.demo.optimizer", "adamm"), "'adamm' is not one of"),
-        (change("protocols.demo.iterations", 0), "less than the minimum"),
-        (change("datasets.brain_cohort.preprocess.spacing", [1, 1]), "too short"),
-        (change("datasets.my-data", {}), "my-data"),
-        (change("architecture", {}), "architecture"),
+        (change("experiment.sedes", [0]), r"^config: experiment: .*'sedes' was unexpected.*Did you mean 'seeds'\?"),
+        (change("experiment.seeds", ["a"]), r"^config: experiment: seeds: 0: 'a' is not of type 'integer'"),
+        (change("protocols.demo.optimizer", "adamm"), r"optimizer: 'adamm' is not one of \['adamw', 'sgd'\]"),
+        (change("protocols.demo.iterations", 0), r"demo: iterations: 0 is less than the minimum of 1. Optimiser steps"),
+        (change("protocols.demo.lr", "1e-3"), r"demo: lr: '1e-3' is not of type 'number': YAML .* as in 1.0e-3"),
+        (change("protocols.demo.augment", {"elastc": {}}), r"augment: .*'elastc' was unexpected.*Did you mean 'elastic'\?"),
+        (change("protocols.demo.augment", {"noise": {"strenght": 1}}), r"augment: noise: 'strenght' is not one of \['prob"),
+        (change("protocols.demo.augment", {"noise": {"strength": "1"}}), r"noise: strength: '1' is not of type 'number'"),
+        (change("datasets.brain_cohort.source", {"pth": "x"}), r"datasets: brain_cohort: source: "),
+        (change("datasets.brain_cohort.preprocess.spacing", [1, 1]), r"spacing: \[1, 1\] is too short"),
+        (change("datasets.my-data", {}), r"datasets: 'my-data' does not match .* A name becomes a folder"),
+        (change("architecture", {}), r"^config: Additional .*'architecture' was unexpected.*Did you mean 'architectures'\?"),
     ],
-)
-def test_the_schema_refuses_unknown_keys_and_values(config, edit, message):
+)  # fmt: skip
+def test_the_schema_refuses_unknown_keys_and_values_in_one_line(config, edit, message):
     edit(config)
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(WorkflowError) as refused:
         validate(config, str(ROOT / "config/schemas/config.schema.yaml"))
+    text = explain(refused.value.__context__)
+    assert re.search(message, text), text
+    assert "\n" not in text
+
+
+def test_the_schema_knows_the_transforms_of_the_augmentation():
+    from lib.training.augment import DEFAULTS
+
+    protocol = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())["properties"]["protocols"]
+    transforms = protocol["additionalProperties"]["properties"]["augment"]["anyOf"][1]["properties"]
+    assert {name: part["propertyNames"]["enum"] for name, part in transforms.items()} == {
+        name: list(keys) for name, keys in DEFAULTS.items()
+    }
 
 
 def test_a_source_folder_is_watched(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,43 @@ def test_forgetting_a_failure_starts_afresh(stage):
     assert stage("fine", "train")["attempts"] == 1
 
 
+def test_a_stage_that_starts_voids_the_records_after_it(stage):
+    stage("fine", "train")
+    stage("fine", "predict", upstream=CELL.folder / "train.json")
+    stage("fine", "evaluate", upstream=CELL.folder / "predict.json")
+    assert cell_state(CELL.folder)["state"] == "ok"
+    (CELL.folder / "train.json").unlink()  # as Snakemake does before it trains again
+    with pytest.raises(SystemExit):
+        stage("crashes", "train", attempts=2)
+    assert (cell_state(CELL.folder)["state"], cell_state(CELL.folder)["reason"]) == ("missing", "error")
+    assert not (CELL.folder / "predict.json").exists() and not (CELL.folder / "evaluate.json").exists()
+
+
+def test_attempts_are_counted_for_each_job_and_since_its_last_ending(stage):
+    record = CELL.folder / "train.json"
+    for ending in ("crashes", "out_of_memory", "fine"):  # three jobs: the targets differ
+        with pytest.raises(SystemExit) if ending != "fine" else nullcontext():
+            assert stage(ending, attempts=2)["attempts"] == 1
+    record.unlink()
+    assert stage("fine")["attempts"] == 1
+    for _ in range(2):  # after a failure was recorded, accidents are counted anew
+        with pytest.raises(SystemExit):
+            stage("crashes", attempts=2)
+        assert stage("crashes", attempts=2)["attempts"] == 2
+        record.unlink()
+    assert len(list(Path("results/attempts").rglob("train-*.json"))) == 8
+
+
+def test_a_missing_cell_tells_of_the_stage_that_it_waits_for(stage):
+    with pytest.raises(SystemExit):
+        stage("second_time", attempts=2)
+    stage("second_time", attempts=2)
+    known = cell_state(CELL.folder)
+    assert (known["state"], known["stage"], known["reason"]) == ("missing", "predict", "")
+    (Path("results/attempts") / CELL.folder.relative_to("results/cells") / ".7.predict-1.json").write_text("{")
+    assert cell_state(CELL.folder) == known, "half a note of a killed process is not read"
+
+
 SUPERVISOR = """
 import sys; sys.path[:0] = [{scripts!r}]
 import lib.status; lib.status.SCRIPTS = {path!r}
@@ -157,9 +195,10 @@ def _gone(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interruption_is_never_a_failure(sleeping, number):
     process, child = sleeping
+    assert cell_state(CELL.folder)["reason"] == "running"
     process.send_signal(number)
     assert process.wait(10) == 143
     assert _gone(child)

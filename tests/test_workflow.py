@@ -14,6 +14,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from lib.status import forget_failure
+
 pytestmark = pytest.mark.slow
 
 TINY = {
@@ -260,6 +262,21 @@ def test_strict_turns_failures_into_an_error_after_the_report(failing):
     run = failing.snakemake("--config", "strict=true", "--retries", "0", check=False)
     assert run.returncode != 0
     assert "3 of 4 cells are not ok" in run.stdout
+
+
+def test_a_forgotten_failure_runs_again(failing, monkeypatch):
+    monkeypatch.chdir(failing.folder)
+    forget_failure("results/cells/brain_cohort/clean/smoke/unet_narrow/explosive/fold0/seed0")
+    assert failing.planned()["train"] == 1
+
+
+def test_an_accident_leaves_no_older_result_behind(failing):
+    losses = failing.config["losses"] | {"ce": {"name": "broken"}}
+    failing.configure(failing.config | {"losses": losses})
+    assert failing.snakemake("--retries", "0", check=False).returncode != 0
+    assert failing.planned()["train"] == 1, "what failed last time is still to be done"
+    ledger = failing.snakemake("--config", "partial=true") and failing.table("ledger.csv").set_index("loss")
+    assert (ledger.loc["ce", "state"], ledger.loc["ce", "reason"]) == ("missing", "error")
 
 
 def test_a_partial_report_needs_no_training(tmp_path):

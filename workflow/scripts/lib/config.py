@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+
+from jsonschema import ValidationError
+from jsonschema.exceptions import best_match
 
 from lib.errors import BadInput
 from lib.provenance import value_hash
@@ -84,9 +89,10 @@ def recorded_state(cell: Cell) -> str:
 
 def folder_state(folder: str) -> str:
     """A hash of names, sizes and modification times of a folder's files; raises BadInput where there is no folder."""
-    if not Path(folder).is_dir():
+    root = Path(folder).expanduser()
+    if not root.is_dir():
         raise BadInput(f"there is no folder '{folder}' (seen from {Path.cwd()}); correct the path.")
-    files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
+    files = sorted(p for p in root.rglob("*") if p.is_file())
     return value_hash([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
 
@@ -101,6 +107,21 @@ def claims(config: dict) -> dict[str, dict]:
         name: claim | {"treatment": side(claim["treatment"]), "control": side(claim["control"])}
         for name, claim in ((name, config["claims"][name]) for name in config["experiment"].get("claims", []))
     }
+
+
+def explain(error: ValidationError) -> str:
+    """The schema's complaint in one line: the key, what is wrong with it, and the fix."""
+    error = best_match([error])
+    hint, parts = "", error.schema.get("properties", {})
+    if error.validator == "additionalProperties" and parts:
+        hint = "".join(f".{did_you_mean(str(key), parts)}" for key in error.instance.keys() - parts)
+    elif (
+        error.validator == "type" and isinstance(error.instance, str) and re.fullmatch(r"\d+e[-+]?\d+", error.instance)
+    ):
+        hint = ": YAML reads this as text; write it with a point and a sign, as in 1.0e-3."
+    elif "description" in error.schema:
+        hint = f". {error.schema['description']}"
+    return f"config: {': '.join([*map(str, error.absolute_path), error.message])}{hint}"
 
 
 def check_meaning(config: dict) -> None:
@@ -136,6 +157,8 @@ def check_meaning(config: dict) -> None:
             architecture, loss = _pair(text)
             _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
             _known(loss, config["losses"], f"{where}: {key}: '{text}'")
+    if not methods(experiment):
+        raise BadInput(f"config, {where}: exclude: leaves no method; shorten it.")
     for architecture, loss in methods(experiment):
         _known(architecture, config["architectures"], f"{where}: architectures")
         _known(loss, config["losses"], f"{where}: losses")
@@ -169,7 +192,9 @@ def check_meaning(config: dict) -> None:
         _known(used, config["architectures"], f"{where}: stand_ins: {full}")
     for name in experiment.get("claims", []):
         _known(name, config["claims"], f"{where}: claims")
+    structures = {"mean"}.union(*(config["datasets"][name]["structures"] for name in experiment["datasets"]))
     for name, claim in claims(config).items():
+        _known(claim["structure"], structures, f"claims: {name}: structure")
         for side in ("treatment", "control"):
             pair = claim[side]["architecture"], claim[side]["loss"]
             if pair not in run:
@@ -177,9 +202,11 @@ def check_meaning(config: dict) -> None:
                     f"config, {where}: claims: {name} needs the method '{'+'.join(pair)}' ({side}), which the "
                     f"experiment does not run; add it to methods, declare a stand-in, or drop the claim."
                 )
+    if config["partial"] and config["retry_failed"]:
+        raise BadInput("config: partial reports on what has ended, retry_failed runs again; choose one of them.")
 
 
-def _known(name: str, known: dict, where: str) -> None:
+def _known(name: str, known: Iterable[str], where: str) -> None:
     if name not in known:
         raise BadInput(f"config, {where}: '{name}' is not in the catalogue.{did_you_mean(str(name), known)}")
 
@@ -187,6 +214,8 @@ def _known(name: str, known: dict, where: str) -> None:
 def _check_structures(dataset: str, structures: dict[str, int | list[int]]) -> None:
     owner: dict[int, str] = {}
     for name, value in structures.items():
+        if name == "mean":
+            raise BadInput(f"config, datasets: {dataset}: structures: 'mean' is the mean over structures; rename it.")
         for label in value if isinstance(value, list) else [value]:
             if label in owner:
                 raise BadInput(

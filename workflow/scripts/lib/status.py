@@ -6,10 +6,12 @@ A stage (train, predict, evaluate) runs as a child process. It ends in one of th
   succeeds, so that everything downstream goes on;
 - an accident (`out-of-memory`, `error`, `killed`): the attempt is noted and the job fails, so that Snakemake retries;
   the last attempt allowed writes a `failed` record and succeeds;
-- an interruption (SIGTERM or SIGINT reached the supervisor: time limit, preemption, Ctrl-C): the attempt is noted as
-  `timeout` and the job fails; this never becomes a final failure.
+- an interruption (a signal asked the supervisor to stop: time limit, preemption, Ctrl-C, a closed terminal): the
+  attempt is noted as `timeout` and the job fails; this never becomes a final failure.
 
 Notes of attempts lie in `results/attempts`, outside the declared outputs, which Snakemake deletes when a job fails.
+A stage that starts deletes the records of the stages after it: should it fail, nothing of an older recipe remains
+that could pass for a result.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lib.files import read_json, write_json
 from lib.provenance import hardware, value_hash, versions
 
+STAGES = ("train", "predict", "evaluate")
 SCIENTIFIC = ("diverged", "bad-input")
+INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 SCRIPTS = Path(__file__).resolve().parents[1]
 TERMINAL_SECONDS = 10  # between two lines of one stage on the terminal
 
@@ -46,7 +50,7 @@ def supervise(
 ) -> dict:
     """Run `target` ("module:function", called with `job`) in a child process and write the stage's status record.
 
-    `record` is `results/cells/<cell>/<stage>.json`. `attempts` counts how many accidents in a row become a final
+    `record` is `results/cells/<cell>/<stage>.json`. `attempts` is how many accidents of one job in a row become a final
     failure. With `upstream`, the record of the stage before: where that failed, its record is passed on and nothing
     runs. Returns the record; exits with a non-zero status after an accident or an interruption.
     """
@@ -60,20 +64,23 @@ def supervise(
 
     notes = Path("results/attempts") / record.parent.relative_to("results/cells")
     notes.mkdir(parents=True, exist_ok=True)
-    with _alone(notes / f"{stage}.lock", log):
+    with _alone(notes / f"{stage}.lock", log) as lock, _requests_to_stop() as stop:
         identity = value_hash({"target": target, "job": job})
         if record.exists() and (done := read_json(record)).get("identity") == identity:
             return done  # a process that outlived its controller did it while this one waited
-        past = [read_json(path) for path in sorted(notes.glob(f"{stage}-*.json"), key=_number)]
-        number = 1 + len(past)
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            record.with_name(f"{later}.json").unlink(missing_ok=True)
+        past = _notes(notes, stage)
+        number = 1 + max(past, default=0)
         note = notes / f"{stage}-{number}.json"
+        since = _since_last_ending(past.values(), identity)
         entry = {
             "stage": stage,
             "state": "failed",
             "reason": "killed",
             "message": "the supervisor was killed before it could say why",
             "log": str(log),
-            "attempts": number,
+            "attempts": 1 + len(since),
             "identity": identity,
             "started": _now(),
             "hardware": hardware(),
@@ -81,37 +88,35 @@ def supervise(
         }
         write_json(note, entry)
         started = time.monotonic()
-        entry |= _run(stage, target, job, notes, log)
-        entry |= {"ended": _now(), "wall_seconds": round(time.monotonic() - started, 3)}
+        entry |= _run(stage, target, job, notes, log, stop, lock)
+        accidents = sum(attempt["reason"] != "timeout" for attempt in (*since, entry))
+        ended = entry["state"] == "ok" or entry["reason"] in SCIENTIFIC
+        ended = ended or (accidents >= attempts and entry["reason"] != "timeout")
+        entry |= {"ended": _now(), "wall_seconds": round(time.monotonic() - started, 3), "recorded": ended}
         write_json(note, entry)
-
-        if entry["state"] == "ok" or entry["reason"] in SCIENTIFIC or _accidents([*past, entry]) >= attempts:
+        if ended:
             write_json(record, entry)
             return entry
-    print(
-        f"{_title(record)}: {stage} failed ({entry['reason']}): {entry['message']}  (log: {log})",
-        file=sys.stderr,
-    )
+    _say(f"{_title(record)}: {stage} failed ({entry['reason']}): {entry['message']}  (log: {log})")
     sys.exit(143 if entry["reason"] == "timeout" else 1)
 
 
-def _number(note: Path) -> int:
-    return int(note.stem.rpartition("-")[2])
+def _notes(folder: Path, stage: str) -> dict[int, dict]:
+    """Notes of a stage's attempts by their number, oldest first."""
+    numbers = sorted(int(note.stem.rpartition("-")[2]) for note in folder.glob(f"{stage}-*.json"))
+    return {number: read_json(folder / f"{stage}-{number}.json") for number in numbers}
 
 
-def _accidents(entries: list[dict]) -> int:
-    """How often the newest entry's job has met an accident since its last success, the newest included."""
-    if entries[-1]["reason"] == "timeout":
-        return 0
-    count = 0
-    for entry in reversed(entries):
-        if entry["state"] == "ok" or entry["identity"] != entries[-1]["identity"]:
-            break
-        count += entry["reason"] not in ("timeout", *SCIENTIFIC)
-    return count
+def _since_last_ending(entries: Iterable[dict], identity: str) -> list[dict]:
+    """The attempts at this very job since an attempt was recorded as its ending, or was at another job."""
+    since: list[dict] = []
+    for entry in entries:
+        ended = entry["state"] == "ok" or entry.get("recorded") or entry["identity"] != identity
+        since = [] if ended else [*since, entry]
+    return since
 
 
-def _run(stage: str, target: str, job: dict, notes: Path, log: Path) -> dict:
+def _run(stage: str, target: str, job: dict, notes: Path, log: Path, stop: _Stop, lock: int) -> dict:
     """One attempt; returns the fields of the record that it decides."""
     job_file, outcome = notes / f"{stage}.job.json", notes / f"{stage}.outcome.json"
     write_json(job_file, job)
@@ -126,33 +131,23 @@ def _run(stage: str, target: str, job: dict, notes: Path, log: Path) -> dict:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic cuBLAS; must be set before CUDA starts
     }
     log.parent.mkdir(parents=True, exist_ok=True)
-    interrupted: list[int] = []
     with log.open("a", buffering=1) as file:
         file.write(f"# {_now()}  PYTHONPATH={SCRIPTS} {' '.join(command)}\n")
         child = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True,
+            start_new_session=True, pass_fds=[lock],  # the cell stays locked until the child has ended, too
         )  # fmt: skip
-
-        def forward(number: int, _frame: object) -> None:
-            interrupted.append(number)
-            child.send_signal(signal.SIGTERM)
-
-        previous = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            _tee(child, file, _title(notes))
-            code = child.wait()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        stop.forward_to(child)
+        _tee(child, file, _title(notes))
+        code = child.wait()
 
     if outcome.exists():
         said = read_json(outcome)
         if said["ok"]:
             return {"state": "ok", "reason": "", "message": "", "result": said["result"]}
         return {"state": "failed", "reason": said["reason"], "message": said["message"]}
-    if interrupted or code in (143, -signal.SIGTERM):
-        what = signal.Signals(interrupted[0]).name if interrupted else "SIGTERM"
+    if stop.caught or code in (143, -signal.SIGTERM):
+        what = signal.Signals(stop.caught[0]).name if stop.caught else "SIGTERM"
         return {"state": "failed", "reason": "timeout", "message": f"stopped by {what}; the next run resumes"}
     hint = " (often the system's answer to a lack of memory)" if code == -signal.SIGKILL else ""
     ending = f"killed by {signal.Signals(-code).name}{hint}" if code < 0 else f"exited with {code} and no outcome"
@@ -169,19 +164,66 @@ def _tee(child: subprocess.Popen, file, title: str) -> None:
         file.write(line)
         if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
             shown = time.monotonic()
-            print(f"{title}: {line.rstrip()}", file=sys.stderr, flush=True)
+            _say(f"{title}: {line.rstrip()}")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Stop:
+    """Signals that asked for an end, passed on to the child as SIGTERM."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self.child: subprocess.Popen | None = None
+
+    def __call__(self, number: int, _frame: object) -> None:
+        self.caught.append(number)
+        if self.child:
+            self.child.send_signal(signal.SIGTERM)
+
+    def forward_to(self, child: subprocess.Popen) -> None:
+        self.child = child
+        if self.caught:
+            child.send_signal(signal.SIGTERM)
 
 
 @contextmanager
-def _alone(lock: Path, log: Path) -> Iterator[None]:
-    """Hold the stage's lock; wait for a process that outlived its controller."""
+def _requests_to_stop() -> Iterator[_Stop]:
+    """Note signals instead of dying of them; what is ignored (SIGHUP under nohup) stays ignored."""
+    stop = _Stop()
+    wanted = [s for s in INTERRUPTIONS if signal.getsignal(s) != signal.SIG_IGN]
+    before = {s: signal.signal(s, stop) for s in wanted}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _alone(lock: Path, log: Path) -> Iterator[int]:
+    """Hold the stage's lock, a file descriptor; wait for a process that outlived its controller."""
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{log}: another process still works on this cell; waiting for it", file=sys.stderr)
+            _say(f"{log}: another process still works on this cell; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
+
+
+def _is_locked(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _title(path: Path) -> str:
@@ -195,34 +237,35 @@ def _now() -> str:
 
 
 def cell_state(folder: str | Path) -> dict:
-    """What is known of the cell in `results/cells/…`: its last record, or its last noted attempt, or `missing`.
+    """What is known of the cell in `results/cells/…`: its last record, or else `missing` and why.
 
-    Returns at least state (ok, failed, missing), stage, reason, message, log, attempts.
+    Returns at least state (ok, failed, missing), stage, reason, message, log, attempts. Of a missing cell these are
+    those of the first stage without a record: it is running, or its last attempt failed, or there is none.
     """
     folder = Path(folder)
-    for stage in ("evaluate", "predict", "train"):
-        record = folder / f"{stage}.json"
-        if record.exists():
-            entry = read_json(record)
-            if entry["state"] == "failed" or stage == "evaluate":
-                return entry
-            break
     notes = Path("results/attempts") / folder.relative_to("results/cells")
-    past = [read_json(note) for note in notes.glob("*-*.json")]
-    unsuccessful = [entry for entry in past if entry["state"] != "ok"]
-    if unsuccessful:
-        return max(unsuccessful, key=lambda entry: entry["started"]) | {"state": "missing"}
-    nothing = {"state": "missing", "stage": "", "reason": "", "log": "", "attempts": 0}
-    return nothing | {"message": "no record: not run, or lost with its machine"}
+    for stage in STAGES:
+        record = folder / f"{stage}.json"
+        if not record.exists():
+            nothing = {"state": "missing", "stage": stage, "reason": "", "log": "", "attempts": 0}
+            nothing |= {"message": "no record: not run, or lost with its machine"}
+            *_, last = nothing, *_notes(notes, stage).values()
+            if _is_locked(notes / f"{stage}.lock"):
+                return last | {"state": "missing", "reason": "running", "message": "still running"}
+            return nothing if last["state"] == "ok" else last | {"state": "missing"}
+        entry = read_json(record)
+        if entry["state"] == "failed":
+            break
+    return entry
 
 
 def forget_failure(folder: str | Path) -> None:
     """Delete a failed cell's records and notes of attempts, so that the next run tries it afresh."""
     folder = Path(folder)
-    for stage in ("train", "predict", "evaluate"):
+    for stage in STAGES:
         record = folder / f"{stage}.json"
         if record.exists() and read_json(record)["state"] == "failed":
             record.unlink()
     notes = Path("results/attempts") / folder.relative_to("results/cells")
-    for note in notes.glob("*-*.json"):
+    for note in notes.glob("[a-z]*-*.json"):
         note.unlink()
