@@ -291,13 +291,14 @@ def test_weights_that_are_not_finite_are_reported(tiny):
     ("change", "message"),
     [
         ({"precision": "float16"}, "'float16' needs a GPU"),
+        ({"precision": "bfloat16", "patch": [8, 16, 16]}, "'bfloat16' trains volumes wrongly on a CPU"),
         ({"patch": [8, 16, 16]}, r"patch \[8, 16, 16\] must have 2 sizes, because dataset tiny feeds slices"),
         ({"augment": {"noise": {"sigma": 1}}}, "augment.noise has no key 'sigma'"),
     ],
 )
 def test_bad_input(tiny, change, message):
     if "precision" in change and torch.cuda.is_available():
-        pytest.skip("float16 works on a GPU")
+        pytest.skip("these work on a GPU")
     with pytest.raises(BadInput, match=message):
         train_cell(tiny_job(tiny, **change))
 

@@ -36,7 +36,7 @@ def predict_cell(job: dict) -> dict:
     images = read_index(job["index"]).set_index("case")["image"]
     values = np.array(store.meta["values"])  # of the file, by class
 
-    device = start_torch(job["threads"], protocol["precision"])
+    device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
     model = build_model(job["model"], store.meta["channels"], len(values), len(patch))
     load_weights(model, Path(job["training"]) / "weights.pt")
     model = model.to(device).eval()

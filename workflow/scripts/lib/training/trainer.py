@@ -44,7 +44,7 @@ def train_cell(job: dict) -> dict:
     """
     protocol = job["protocol"]
     total, minutes = protocol["iterations"], protocol["checkpoint_minutes"]
-    device = start_torch(job["threads"], protocol["precision"])
+    device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
     training, identity = set_up(job, device)
     progress = training.progress
     checkpoints = Path(job["checkpoints"]) / identity
