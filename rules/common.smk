@@ -97,12 +97,19 @@ def source_input(wildcards):
 
 
 def source_state(wildcards):
-    """Names, sizes and times of a local folder's files: a new or changed image is indexed and checked again."""
-    source = config["datasets"][wildcards.dataset]["source"]
+    """Names, sizes and times of a local folder's images and labels: a new or changed image is indexed and checked again."""
+    dataset = config["datasets"][wildcards.dataset]
+    source = dataset["source"]
     try:
-        return segcross.folder_state(source["path"]) if "path" in source else ""
+        return segcross.folder_state(source["path"], dataset["files"].values()) if "path" in source else ""
     except BadInput as error:
         raise WorkflowError(f"config, datasets: {wildcards.dataset}: source: path: {error}") from None
+
+
+def protocol_of(wildcards):
+    """The protocol without the one key that cannot change a result; train.py adds it."""
+    protocol = config["protocols"][wildcards.protocol]
+    return {key: protocol[key] for key in sorted(protocol.keys() - {"checkpoint_minutes"})}
 
 
 def training_job(wildcards):
@@ -111,7 +118,7 @@ def training_job(wildcards):
         "cell": cell_of(wildcards),
         "model": config["architectures"][wildcards.architecture],
         "loss": config["losses"][wildcards.loss],
-        "protocol": config["protocols"][wildcards.protocol],
+        "protocol": protocol_of(wildcards),
         "code": code(
             "train",
             "lib.training",
@@ -125,7 +132,7 @@ def prediction_job(wildcards):
     return {
         "cell": cell_of(wildcards),
         "model": config["architectures"][wildcards.architecture],
-        "protocol": config["protocols"][wildcards.protocol],
+        "protocol": protocol_of(wildcards),
         "code": code(
             "predict",
             "lib.inference.predict",

@@ -147,14 +147,23 @@ def test_the_schema_knows_the_transforms_of_the_augmentation():
     }
 
 
-def test_a_source_folder_is_watched(tmp_path):
-    (tmp_path / "a.nii").write_text("1")
-    before = folder_state(str(tmp_path))
-    assert folder_state(str(tmp_path)) == before
-    (tmp_path / "b.nii").write_text("1")
-    assert folder_state(str(tmp_path)) != before
+def test_images_and_labels_of_a_source_folder_are_watched_and_nothing_else(tmp_path):
+    patterns = ["{patient}/t1.nii", "{patient}/seg[1].nii"]
+    for name in ("t1.nii", "seg[1].nii"):
+        (tmp_path / "p1").mkdir(exist_ok=True)
+        (tmp_path / "p1" / name).write_text("1")
+    before = folder_state(str(tmp_path), patterns)
+    (tmp_path / "notes.txt").write_text("1")
+    (tmp_path / "p1" / "seg1.nii").write_text("1")
+    assert folder_state(str(tmp_path), patterns) == before
+    (tmp_path / "p1" / "seg[1].nii").write_text("changed")
+    changed = folder_state(str(tmp_path), patterns)
+    assert changed != before
+    (tmp_path / "p2").mkdir()
+    (tmp_path / "p2" / "t1.nii").write_text("1")
+    assert folder_state(str(tmp_path), patterns) != changed
     with pytest.raises(BadInput, match="there is no folder 'nowhere'"):
-        folder_state("nowhere")
+        folder_state("nowhere", patterns)
 
 
 def test_profiles_agree_with_the_configuration():

@@ -195,6 +195,12 @@ def test_an_edited_recipe_retrains_its_cells(project):
     assert project.planned()["train"] == 2
 
 
+def test_what_cannot_change_a_result_retrains_nothing(project):
+    smoke = TINY["protocols"]["smoke"] | {"checkpoint_minutes": 3, "optimizer": "adamw"}
+    project.configure(TINY | {"protocols": {"smoke": smoke}})
+    assert project.planned() == {}
+
+
 def test_an_edited_metric_scores_again_without_training(project):
     path = project.lib / "metrics/__init__.py"
     path.write_text(path.read_text() + "\nANSWER = 42\n")

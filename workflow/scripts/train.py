@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
+    protocol = snakemake.config["protocols"][snakemake.wildcards.protocol]
     job = snakemake.params.job | {
+        "protocol": snakemake.params.job["protocol"] | {"checkpoint_minutes": protocol["checkpoint_minutes"]},
         "store": snakemake.input.store,
         "splits": snakemake.input.splits,
         "output": snakemake.output.training,

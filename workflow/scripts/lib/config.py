@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -87,12 +88,16 @@ def recorded_state(cell: Cell) -> str:
     return cell_state(cell.folder)["state"]
 
 
-def folder_state(folder: str) -> str:
-    """A hash of names, sizes and modification times of a folder's files; raises BadInput where there is no folder."""
+def folder_state(folder: str, patterns: Iterable[str]) -> str:
+    """A hash of names, sizes and modification times of the files in a folder that match patterns with {fields}.
+
+    Raises BadInput where there is no folder.
+    """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise BadInput(f"there is no folder '{folder}' (seen from {Path.cwd()}); correct the path.")
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+    globs = ["*".join(map(glob.escape, re.split(r"\{\w*\}", pattern))) for pattern in patterns]
+    files = sorted({path for pattern in globs for path in root.glob(pattern)})
     return value_hash([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
 
