@@ -122,8 +122,8 @@ def training_job(wildcards):
         "code": code(
             "train",
             "lib.training",
-            segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
-            segcross.LOSSES.module(config["losses"][wildcards.loss]["name"]),
+            *segcross.MODELS.modules(config["architectures"][wildcards.architecture]),
+            *segcross.LOSSES.modules(config["losses"][wildcards.loss]),
         ),
     }
 
@@ -136,7 +136,7 @@ def prediction_job(wildcards):
         "code": code(
             "predict",
             "lib.inference.predict",
-            segcross.MODELS.module(config["architectures"][wildcards.architecture]["name"]),
+            *segcross.MODELS.modules(config["architectures"][wildcards.architecture]),
         ),
     }
 

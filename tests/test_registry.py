@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from lib.errors import BadInput
-from lib.registry import Registry
+from lib.registry import Registry, nested
 
 FAMILY = """
 from lib.registry import register
@@ -18,6 +18,10 @@ def plain(width: int = 8, *, depth: int): ...
 @register("other")
 class Other:
     def __init__(self, classes, rate: float = 0.5): ...
+
+@register("wrapper")
+class Wrapper:
+    def __init__(self, of: dict, terms: list = ()): ...
 
 class NotRegistered:
     def __init__(self, hidden): ...
@@ -34,14 +38,16 @@ def registry(tmp_path, monkeypatch) -> Registry:
 
 
 def test_finds_components_and_their_parameters_without_importing(registry):
-    assert registry.available() == ["other", "plain"]
+    assert registry.available() == ["other", "plain", "wrapper"]
     assert registry.parameters("plain") == {"width": "8", "depth": ""}
     assert registry.parameters("other") == {"classes": "", "rate": "0.5"}
     assert registry.module("plain").name == "family.py"
 
 
 def test_unknown_name_and_parameter_say_what_was_meant(registry):
-    with pytest.raises(BadInput, match=r"lib.things has no 'plane'. Did you mean 'plain'\? Known: other, plain"):
+    with pytest.raises(
+        BadInput, match=r"lib.things has no 'plane'. Did you mean 'plain'\? Known: other, plain, wrapper"
+    ):
         registry.get("plane")
     with pytest.raises(BadInput, match=r"'plain' of lib.things has no parameter 'widht'. Did you mean 'width'\?"):
         registry.check({"name": "plain", "widht": 3}, context=())
@@ -50,6 +56,24 @@ def test_unknown_name_and_parameter_say_what_was_meant(registry):
     with pytest.raises(BadInput, match="needs 'name'"):
         registry.check({"width": 3}, context=())
     registry.check({"name": "other", "rate": 0.1}, context=["classes"])
+
+
+def test_recipes_nest(registry):
+    second = registry.module("plain").with_name("second.py")
+    second.write_text('from lib.registry import register\n@register("late")\ndef late(table: dict = {}): ...\n')
+    registry = Registry("lib.things")
+    plain, late = {"name": "plain", "depth": 2}, {"name": "late", "table": {"down": [["conv", 0]]}}
+    recipe = {"name": "wrapper", "of": {"name": "wrapper", "of": plain}, "terms": [late, plain]}
+    assert nested(recipe) == [recipe, recipe["of"], plain, late, plain]
+    assert [file.name for file in registry.modules(recipe)] == ["family.py", "second.py"]
+    assert [file.name for file in registry.modules(plain)] == ["family.py"]
+    registry.check(recipe, context=())
+    with pytest.raises(BadInput, match="'plain' of lib.things has no parameter 'dept'. Did you mean 'depth'"):
+        registry.check({"name": "wrapper", "of": {"name": "wrapper", "of": {"name": "plain", "dept": 2}}}, context=())
+    with pytest.raises(BadInput, match="has no 'lat'. Did you mean 'late'"):
+        registry.check({"name": "wrapper", "of": plain, "terms": [late, {"name": "lat"}]}, context=())
+    with pytest.raises(BadInput, match="has no parameter 'table'"):
+        registry.check({"name": "wrapper", "of": late}, context=["table"])
 
 
 def test_a_name_registered_twice_is_refused(registry):

@@ -82,17 +82,32 @@ class Registry:
         return getattr(importlib.import_module(component.module), component.object_name)
 
     def check(self, recipe: dict, context: Iterable[str]) -> None:
-        """Raise BadInput unless `recipe` names a component and only parameters of it.
+        """Raise BadInput unless `recipe` and all recipes inside it name a component and only parameters of it.
 
         `context` lists the parameters which the caller supplies; a recipe may not set them.
         """
-        if "name" not in recipe:
-            raise BadInput(f"A recipe of {self.package} needs 'name'; got {recipe}.")
-        known = set(self.parameters(recipe["name"])) - set(context)
-        for key in recipe.keys() - {"name"} - known:
-            raise BadInput(
-                f"'{recipe['name']}' of {self.package} has no parameter '{key}'.{did_you_mean(str(key), known)}"
-            )
+        for part in nested(recipe):
+            if "name" not in part:
+                raise BadInput(f"A recipe of {self.package} needs 'name'; got {part}.")
+            known = set(self.parameters(part["name"])) - set(context)
+            for key in part.keys() - {"name"} - known:
+                raise BadInput(
+                    f"'{part['name']}' of {self.package} has no parameter '{key}'.{did_you_mean(str(key), known)}"
+                )
+
+    def modules(self, recipe: dict) -> list[Path]:
+        """The source files of a recipe's component and of those of the recipes inside it, sorted."""
+        return sorted({self.module(part["name"]) for part in nested(recipe)})
+
+
+def nested(recipe: dict) -> list[dict]:
+    """The recipe itself, then the recipes of the same registry among its values, at any depth.
+
+    A value is a recipe, or a list of recipes, where it is a mapping with the key `name`:
+    `{name: hdc_duc, of: {name: unet}}` gives both.
+    """
+    inside = [part for value in recipe.values() for part in (value if isinstance(value, list) else [value])]
+    return [recipe] + [n for part in inside if isinstance(part, dict) and "name" in part for n in nested(part)]
 
 
 def _registered_names(node: ast.stmt) -> list[str]:
