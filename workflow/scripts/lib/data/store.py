@@ -9,26 +9,41 @@ import numpy as np
 
 from lib.files import read_json
 
+IGNORE = 255  # label of voxels without a reference: no loss, no score
+
 
 @dataclass(frozen=True)
 class Store:
-    """A preprocessed dataset: `meta` is store.json; arrays are memory-mapped, read-only."""
+    """A preprocessed dataset: `meta` is store.json; arrays are memory-mapped, read-only.
+
+    `part` is train, validation or test. A condition may change what a training sees of a case (train, validation) and
+    what is predicted (test); without one the parts are the same files.
+    """
 
     folder: Path
     meta: dict
 
-    def image(self, case: str) -> np.ndarray:
+    def image(self, case: str, part: str = "train") -> np.ndarray:
         """(channels, *S) float32"""
-        return np.load(self.folder / f"{case}.image.npy", mmap_mode="r")
+        return self._open(case, "image", part)
 
-    def label(self, case: str) -> np.ndarray:
-        """(*S) uint8 class indices"""
-        return np.load(self.folder / f"{case}.label.npy", mmap_mode="r")
+    def label(self, case: str, part: str = "train") -> np.ndarray:
+        """(*S) uint8 class indices, or IGNORE"""
+        return self._open(case, "label", part)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of a network's logits: the classes, or one per region where structures overlap."""
+        return len(self.meta["regions"] or self.meta["classes"])
 
     @property
     def patients(self) -> dict[str, str]:
         """The patient of each case, as `verify_splits` takes them."""
         return {case: entry["patient"] for case, entry in self.meta["cases"].items()}
+
+    def _open(self, case: str, kind: str, part: str) -> np.ndarray:
+        own = self.folder / f"{case}.{'test.' if part == 'test' else ''}{kind}.npy"
+        return np.load(own if part != "test" or own.exists() else self.folder / f"{case}.{kind}.npy", mmap_mode="r")
 
 
 def open_store(folder: str | Path) -> Store:

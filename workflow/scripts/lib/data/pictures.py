@@ -1,0 +1,67 @@
+"""Pictures (PNG, JPEG, TIFF, BMP) as arrays, and label maps as PNG."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from lib.errors import BadInput
+from lib.files import atomic
+
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def read(path: str | Path, indices: bool = False) -> np.ndarray:
+    """Pixels (C, rows, columns, pages) of a picture: 1 channel, or 3 for colours; transparency is dropped.
+
+    A picture with a palette gives its colours, or with `indices` its palette indices. The pixels are as stored: an
+    EXIF rotation is not applied, because masks carry none. Raises BadInput that names a damaged file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                pages = [_pixels(page, indices) for page in ImageSequence.Iterator(picture)]
+    except DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{path}: cannot be read as a picture; it is damaged or of another format ({reason})") from None
+    if any(page.shape != pages[0].shape for page in pages):
+        raise BadInput(f"{path}: its pages differ in size; one image per file is expected")
+    return np.stack(pages, axis=-1)
+
+
+def pages(path: str | Path) -> int:
+    """Number of pages; above 1 only for TIFF stacks."""
+    with Image.open(path) as picture:
+        return getattr(picture, "n_frames", 1)
+
+
+def write(path: str | Path, labels: np.ndarray, like: str | Path) -> None:
+    """Write labels (rows, columns, pages) uint8 or uint16 for the picture `like`: one page as PNG, a stack as NIfTI."""
+    with Image.open(like) as picture:
+        shape = (picture.height, picture.width, getattr(picture, "n_frames", 1))
+    if labels.shape != shape:
+        raise ValueError(f"{path}: labels of shape {labels.shape} do not fit {like} of shape {shape}")
+    if shape[2] > 1:
+        from lib.data import nifti
+
+        return nifti.write_new(path, labels, np.eye(4))
+    with atomic(path) as temporary:
+        Image.fromarray(labels[..., 0]).save(temporary, format="PNG")
+    return None
+
+
+def _pixels(page: Image.Image, indices: bool) -> np.ndarray:
+    if page.mode == "P" and not indices:
+        page = page.convert("RGB")
+    elif page.mode == "1":
+        page = page.convert("L")
+    elif page.mode in ("RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "PA"):
+        page = page.convert("RGB")
+    elif page.mode in ("LA", "La"):
+        page = page.convert("L")
+    array = np.asarray(page)
+    return np.moveaxis(array, -1, 0).copy() if array.ndim == 3 else array[None].copy()
