@@ -55,6 +55,8 @@ def test_unknown_name_and_parameter_say_what_was_meant(registry):
         registry.check({"name": "other", "classes": 3}, context=["classes"])
     with pytest.raises(BadInput, match="needs 'name'"):
         registry.check({"width": 3}, context=())
+    with pytest.raises(BadInput, match=r"'plain' of lib.things needs the parameter 'depth'"):
+        registry.check({"name": "plain"}, context=())
     registry.check({"name": "other", "rate": 0.1}, context=["classes"])
 
 
@@ -68,9 +70,9 @@ def test_recipes_nest(registry):
     assert [file.name for file in registry.modules(recipe)] == ["family.py", "second.py"]
     assert [file.name for file in registry.modules(plain)] == ["family.py"]
     registry.check(recipe, context=())
-    with pytest.raises(BadInput, match="'plain' of lib.things has no parameter 'dept'. Did you mean 'depth'"):
+    with pytest.raises(BadInput, match=r"'plain' of lib.things has no parameter 'dept'. Did you mean 'depth'"):
         registry.check({"name": "wrapper", "of": {"name": "wrapper", "of": {"name": "plain", "dept": 2}}}, context=())
-    with pytest.raises(BadInput, match="has no 'lat'. Did you mean 'late'"):
+    with pytest.raises(BadInput, match=r"has no 'lat'. Did you mean 'late'"):
         registry.check({"name": "wrapper", "of": plain, "terms": [late, {"name": "lat"}]}, context=())
     with pytest.raises(BadInput, match="has no parameter 'table'"):
         registry.check({"name": "wrapper", "of": late}, context=["table"])
@@ -88,6 +90,6 @@ def test_planning_imports_no_torch():
     program = (
         "import sys; sys.path.insert(0, 'workflow/scripts'); from lib.config import MODELS, LOSSES;"
         "assert {'unet', 'segnet'} <= set(MODELS.available()) and 'cross_entropy' in LOSSES.available();"
-        "MODELS.check({'name': 'unet', 'width': 8}, ()); assert 'torch' not in sys.modules"
+        "MODELS.check({'name': 'unet', 'width': 8}, ('in_channels', 'out_channels', 'spatial_dims')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -38,6 +38,7 @@ class _Component:
     module: str
     object_name: str
     parameters: dict[str, str]  # name -> default as source text; "" where there is none
+    methods: frozenset[str]  # that the class itself defines; none for a function
 
 
 class Registry:
@@ -55,7 +56,9 @@ class Registry:
                 for name in _registered_names(node):
                     if name in found:
                         raise ValueError(f"'{name}' is registered in both {found[name].file} and {file}")
-                    found[name] = _Component(file, f"{self.package}.{file.stem}", node.name, _parameters(node))
+                    found[name] = _Component(
+                        file, f"{self.package}.{file.stem}", node.name, _parameters(node), _methods(node)
+                    )
         return found
 
     def _find(self, name: str) -> _Component:
@@ -76,24 +79,33 @@ class Registry:
         """Parameters of a component's constructor and the source text of their defaults ('' where required)."""
         return dict(self._find(name).parameters)
 
+    def defines(self, name: str, method: str) -> bool:
+        """Whether a component is a class whose own body has `method`; raises BadInput for an unknown name."""
+        return method in self._find(name).methods
+
     def get(self, name: str) -> Callable:
         """Import the component's file and return the component; raises BadInput for an unknown name."""
         component = self._find(name)
         return getattr(importlib.import_module(component.module), component.object_name)
 
     def check(self, recipe: dict, context: Iterable[str]) -> None:
-        """Raise BadInput unless `recipe` and all recipes inside it name a component and only parameters of it.
+        """Raise BadInput unless `recipe` and all recipes inside it name a component, none but its parameters, and all of
+        these that have no default.
 
         `context` lists the parameters which the caller supplies; a recipe may not set them.
         """
         for part in nested(recipe):
             if "name" not in part:
                 raise BadInput(f"A recipe of {self.package} needs 'name'; got {part}.")
-            known = set(self.parameters(part["name"])) - set(context)
+            parameters = self.parameters(part["name"])
+            known = parameters.keys() - set(context)
             for key in part.keys() - {"name"} - known:
                 raise BadInput(
                     f"'{part['name']}' of {self.package} has no parameter '{key}'.{did_you_mean(str(key), known)}"
                 )
+            for key in sorted(known - part.keys()):
+                if not parameters[key]:
+                    raise BadInput(f"'{part['name']}' of {self.package} needs the parameter '{key}'.")
 
     def modules(self, recipe: dict) -> list[Path]:
         """The source files of a recipe's component and of those of the recipes inside it, sorted."""
@@ -116,6 +128,11 @@ def _registered_names(node: ast.stmt) -> list[str]:
         for decorator in getattr(node, "decorator_list", [])
         if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "register"
     ]
+
+
+def _methods(node: ast.ClassDef | ast.FunctionDef) -> frozenset[str]:
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    return frozenset(part.name for part in body if isinstance(part, ast.FunctionDef))
 
 
 def _parameters(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
