@@ -13,14 +13,17 @@ from lib.models.layers import BATCH_NORM, CONV
 
 def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
     """Continue the border pixels of an image x (B, C, *S) at the end of each axis, up to a multiple of `factor`."""
-    size = x.shape[2:]
-    if any(n % factor for n in size):
-        x = F.pad(x, [p for n in reversed(size) for p in (0, -n % factor)], mode="replicate")
-    return x
+    return pad_to_multiples(x, [factor] * (x.dim() - 2))
+
+
+def pad_to_multiples(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """`pad_to_multiple` with a factor of its own for each axis."""
+    rest = [-n % factor for n, factor in zip(x.shape[2:], factors, strict=True)]
+    return F.pad(x, [p for n in reversed(rest) for p in (0, n)], mode="replicate") if any(rest) else x
 
 
 def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first `size` pixels of x (B, C, *S): undoes `pad_to_multiple`."""
+    """The first `size` pixels of x (B, C, *S): undoes the padding."""
     return x[(..., *(slice(n) for n in size))]
 
 

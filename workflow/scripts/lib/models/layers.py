@@ -22,11 +22,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.errors import BadInput
+from lib.registry import did_you_mean
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
+NORMALISATIONS = ("batch", "instance", "group", "none")
+
+
+def norm(architecture: str, kind: str, spatial_dims: int, channels: int) -> list[nn.Module]:
+    """The normalisation `kind` of a recipe: a list of one layer, or of none; raises BadInput for another kind."""
+    if kind == "batch":
+        return [BATCH_NORM[spatial_dims](channels)]
+    if kind == "instance":
+        return [INSTANCE_NORM[spatial_dims](channels, affine=True)]
+    if kind == "group":
+        return [group_norm(channels)]
+    if kind == "none":
+        return []
+    raise BadInput(
+        f"The architecture '{architecture}' has no normalisation '{kind}'.{did_you_mean(str(kind), NORMALISATIONS)}"
+    )
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation of 16 channels per group, of all channels together where 16 does not divide them."""
+    return nn.GroupNorm(1 if channels % 16 else channels // 16, channels)
 
 
 def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
@@ -82,6 +105,13 @@ def check_positive(architecture: str, **parameters: int) -> None:
     for name, value in parameters.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput(f"The architecture '{architecture}' needs an integer {name} of at least 1, not {value!r}.")
+
+
+def check_flags(architecture: str, **parameters: bool) -> None:
+    """Raise BadInput for a recipe parameter that is neither true nor false."""
+    for name, value in parameters.items():
+        if not isinstance(value, bool):
+            raise BadInput(f"The architecture '{architecture}' needs {name} to be true or false, not {value!r}.")
 
 
 def check_size(architecture: str, x: Tensor, minimum: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lib.errors import BadInput
 from lib.models.blocks import upsample_nearest
-from lib.models.layers import CONV, CONV_TRANSPOSE, MAX_POOL, check_positive, check_size, he_init
+from lib.models.layers import CONV, CONV_TRANSPOSE, MAX_POOL, check_positive, check_size, group_norm, he_init
 from lib.registry import did_you_mean, register
 
 # Two operations per node, [operation, state that it takes]; state 0 = output of the cell before the last (in
@@ -88,9 +88,9 @@ class NASUNet(nn.Module):
         check_positive("nas_unet", width=width, depth=depth)
         cells = _checked(genotype)
         self.minimum = 2**depth
-        self.stem0 = nn.Sequential(CONV[spatial_dims](in_channels, 4 * width, 1, bias=False), _norm(4 * width))
+        self.stem0 = nn.Sequential(CONV[spatial_dims](in_channels, 4 * width, 1, bias=False), group_norm(4 * width))
         self.stem1 = nn.Sequential(
-            CONV[spatial_dims](in_channels, 4 * width, 3, stride=2, padding=1, bias=False), _norm(4 * width)
+            CONV[spatial_dims](in_channels, 4 * width, 3, stride=2, padding=1, bias=False), group_norm(4 * width)
         )
         channels = [4 * width, 4 * width]  # of the stems, then of the DownSC cells
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -124,9 +124,9 @@ class _Cell(nn.Module):
         self.stride = stride
         self.channels = len(cell) // 2 * width
         self.preprocess0 = nn.Sequential(
-            nn.ReLU(), CONV[spatial_dims](before_last, width, 1, stride=stride, bias=False), _norm(width)
+            nn.ReLU(), CONV[spatial_dims](before_last, width, 1, stride=stride, bias=False), group_norm(width)
         )
-        self.preprocess1 = nn.Sequential(nn.ReLU(), CONV[spatial_dims](last, width, 1, bias=False), _norm(width))
+        self.preprocess1 = nn.Sequential(nn.ReLU(), CONV[spatial_dims](last, width, 1, bias=False), group_norm(width))
         self.sources = [state for _, state in cell]
         self.operations = nn.ModuleList(_operation(name, spatial_dims, width) for name, _ in cell)
 
@@ -162,9 +162,9 @@ def _operation(name: str, spatial_dims: int, channels: int) -> nn.Module:
     if direction:
         conv = _Strided(conv)
     if kind == "cweight":
-        return nn.Sequential(_ChannelWeight(channels), *([conv, _norm(channels)] if direction else []))
+        return nn.Sequential(_ChannelWeight(channels), *([conv, group_norm(channels)] if direction else []))
     point = [CONV[spatial_dims](channels, channels, 1, bias=False)] if kind == "dep_conv" else []
-    return nn.Sequential(conv, *point, _norm(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, *point, group_norm(channels), nn.ReLU(inplace=True))
 
 
 class _Strided(nn.Module):
@@ -184,10 +184,6 @@ class _Strided(nn.Module):
             return self.conv(x)
         x = self.conv(F.pad(x, [p for n in reversed(size) for p in (0, int(n == 1))]))
         return x[(..., *(slice(1 if n == 1 else None) for n in size))]
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(1 if channels % 16 else channels // 16, channels)
 
 
 class _ChannelWeight(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.models.blocks import crop, double_conv, pad_to_multiple
-from lib.models.layers import CONV, MAX_POOL, check_positive, check_size, he_init
+from lib.models.layers import CONV, MAX_POOL, check_flags, check_positive, check_size, he_init
 from lib.registry import register
 
 WIDTHS = (1, 2, 4, 8, 16)  # channels per level, in multiples of `width`
@@ -29,15 +29,20 @@ class UNetPlusPlus(nn.Module):
     channels; max-pooling 2×2, bilinear upsampling with align_corners=True; 1×1 classifier, He weights.
     Shapes: (B, in_channels, *S) to logits (B, out_channels, *S), any S of at least 16 along each axis (padded
     with edge values to a multiple of 16, cropped back).
-    Parameters: width = channels of level 0. At width 32: 9,162,786 for 1 → 2 channels (published: 9.163 M).
-    Known: every layer. The paper's deep supervision (a head on each of X(0, 1..4), losses averaged) is not
-    built: there is one head, on X(0, 4), as in the table without deep supervision. The paper's own code has a
-    VGG16 encoder and transposed convolutions. He weights and spatial_dims = 3 are ours.
+    Parameters: width = channels of level 0. At width 32: 9,162,786 for 1 → 2 channels (published: 9.163 M),
+    9,162,984 with deep_supervision: a 1×1 classifier on each of X(0, 1..4); in training the result is the list of
+    their logits, that of X(0, 4) first, all of full size (the paper averages their losses); in evaluation that of
+    X(0, 4) alone (the paper's "pruned" networks, which stop at an earlier one, are not built).
+    Known: every layer. The paper's own code has a VGG16 encoder and transposed convolutions. He weights and
+    spatial_dims = 3 are ours.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 32):
+    def __init__(
+        self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 32, deep_supervision: bool = False
+    ):
         super().__init__()
         check_positive("unet_plus_plus", width=width)
+        check_flags("unet_plus_plus", deep_supervision=deep_supervision)
         widths = [width * multiple for multiple in WIDTHS]
         self.pool = MAX_POOL[spatial_dims]
         self.nodes = nn.ModuleDict()
@@ -48,10 +53,13 @@ class UNetPlusPlus(nn.Module):
             for level, channels in enumerate(widths[:-position]):
                 before = position * channels + widths[level + 1]
                 self.nodes[f"{level}_{position}"] = double_conv(spatial_dims, before, channels)
-        self.classifier = CONV[spatial_dims](width, out_channels, 1)
+        self.classifier = CONV[spatial_dims](width, out_channels, 1)  # of X(0, 4)
+        self.earlier = nn.ModuleList(  # of X(0, 3), X(0, 2), X(0, 1)
+            CONV[spatial_dims](width, out_channels, 1) for _ in WIDTHS[2:] if deep_supervision
+        )
         he_init(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         check_size("unet_plus_plus", x, FACTOR)
         size = x.shape[2:]
         x = pad_to_multiple(x, FACTOR)
@@ -63,7 +71,11 @@ class UNetPlusPlus(nn.Module):
                 row, below = rows[level - position], rows[level - position + 1][position - 1]
                 up = upsample_corners(below, row[0].shape[2:])
                 row.append(self.nodes[f"{level - position}_{position}"](torch.cat([*row, up], dim=1)))
-        return crop(self.classifier(rows[0][-1]), size)
+        logits = crop(self.classifier(rows[0][-1]), size)
+        if not (self.training and self.earlier):
+            return logits
+        nodes = reversed(rows[0][1:-1])
+        return [logits, *(crop(head(node), size) for head, node in zip(self.earlier, nodes, strict=True))]
 
 
 def upsample_corners(x: Tensor, size: Sequence[int]) -> Tensor:
