@@ -6,17 +6,20 @@ from itertools import permutations, product
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from lib.data.nifti import load_label
+from lib.data.cases import Case
+from lib.data.formats import Geometry, read_label
 from lib.data.preprocess import plan, preprocess_cases, restore
-from lib.data.split import split_patients, verify_splits
-from lib.data.store import open_store
+from lib.data.store import IGNORE, open_store
 from lib.errors import BadInput
 
 STRUCTURES = {"inner": 4, "outer": [7, 9]}
+SETTINGS = {
+    "spacing": [None, None, None], "slices": "axial", "intensity": "zscore", "crop": None, "colour": None,
+    "bias_field": None,
+}  # fmt: skip
 ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]  # all 48
 
 
@@ -40,12 +43,29 @@ def phantom(shape: tuple[int, ...], spacing: list[float]) -> tuple[np.ndarray, n
     return image, labels
 
 
-def store(tmp_path, image, labels, affine, settings, structures=STRUCTURES):
-    for name, array in (("image", image), ("label", labels)):
-        nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{name}.nii")
-    row = {"case": "p_1", "patient": "p", "image": str(tmp_path / "image.nii"), "label": str(tmp_path / "label.nii")}
-    preprocess_cases(pd.DataFrame([row]), tmp_path / "store", "set", "clean", structures, settings)
-    return open_store(tmp_path / "store")
+def block(settings, structures=STRUCTURES, **others):
+    return {"structures": structures, "palette": None, "ignore": [], "preprocess": SETTINGS | settings} | others
+
+
+def preprocess(cases, folder, block, condition=None, training=None):
+    preprocess_cases(cases, folder, {"dataset": "set", "condition": "clean"}, block, condition or {}, training)
+    return open_store(folder)
+
+
+def save_case(folder, image, labels, affine, name="p_1"):
+    for kind, array in (("image", image), ("label", labels)):
+        nib.save(nib.Nifti1Image(array, affine), folder / f"{name}.{kind}.nii")
+    return Case(name, name[0], {"image": f"{folder}/{name}.image.nii"}, {"label": f"{folder}/{name}.label.nii"})
+
+
+def store(tmp_path, image, labels, affine, settings, **others):
+    return preprocess([save_case(tmp_path, image, labels, affine)], tmp_path / "store", block(settings, **others))
+
+
+def planned(shape, spacing, affine, settings):
+    affine = np.asarray(affine, float).copy()
+    affine[:3, :3] *= np.asarray(spacing, float) / np.linalg.norm(affine[:3, :3], axis=0)
+    return plan(np.ones(shape, bool), Geometry(shape, affine, "mm"), SETTINGS | settings)
 
 
 def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
@@ -98,7 +118,7 @@ def test_what_the_store_holds(tmp_path):
     meta = opened.meta
     assert {k: meta[k] for k in meta if k != "cases"} == {
         "dataset": "set", "condition": "clean", "classes": ["background", "inner", "outer"], "values": [0, 4, 7],
-        "channels": 1, "spatial_dims": 2, "slice_axis": 0,
+        "regions": None, "channels": 1, "condition_settings": {}, "spatial_dims": 2, "slice_axis": 0,
     }  # fmt: skip
     assert set(meta["cases"]["p_1"]) == {"patient", "shape", "spacing", "voxels", "sha256", "geometry"}
     stored, label = opened.image("p_1"), opened.label("p_1")
@@ -194,8 +214,7 @@ def test_resampling_is_centred_and_linear(tmp_path):
 
 def test_restore_resamples_probabilities_before_the_argmax():
     # two stored voxels along x, four in the file; class 1 wins with 0.9 in one and loses with 0.4 in the other
-    image = np.ones((4, 1, 1), np.float32)
-    geometry = plan(image, np.ones(3), np.eye(4), {"spacing": [2.0, None, None], "slices": None})
+    geometry = planned((4, 1, 1), [1, 1, 1], np.eye(4), {"spacing": [2.0, None, None], "slices": None})
     assert geometry["stored"] == [2, 1, 1]
     foreground = np.array([0.9, 0.4], np.float32).reshape(2, 1, 1)
     restored = restore(np.stack([1 - foreground, foreground]), geometry)
@@ -205,7 +224,7 @@ def test_restore_resamples_probabilities_before_the_argmax():
 
 def test_restore_takes_half_precision_logits_and_refuses_another_shape():
     rng = np.random.default_rng(0)
-    geometry = plan(np.ones((5, 6, 7), np.float32), np.ones(3), affine_of("PIR", [1, 1, 1]), {"slices": "axial"})
+    geometry = planned((5, 6, 7), [1, 1, 1], affine_of("PIR", [1, 1, 1]), {"slices": "axial"})
     logits = rng.normal(0, 5, (4, *geometry["stored"])).astype(np.float16)
     restored = restore(logits, geometry)
     assert restored.shape == (5, 6, 7)
@@ -216,9 +235,8 @@ def test_restore_takes_half_precision_logits_and_refuses_another_shape():
 
 def test_odd_sizes_down_to_a_single_slice():
     for shape in ((1, 1, 1), (1, 17, 2), (3, 1, 29)):
-        geometry = plan(np.ones(shape, np.float32), np.array([5.0, 0.3, 1.1]), np.diag([5.0, 0.3, 1.1, 1]), {
-            "spacing": [20.0, 1.0, 0.7], "slices": "coronal",
-        })  # fmt: skip
+        settings = {"spacing": [20.0, 1.0, 0.7], "slices": "coronal"}
+        geometry = planned(shape, [5.0, 0.3, 1.1], np.eye(4), settings)
         restored = restore(np.random.default_rng(0).random((2, *geometry["stored"])), geometry)
         assert restored.shape == shape
 
@@ -237,41 +255,127 @@ def test_an_oblique_image_is_not_interpolated(tmp_path):
 
 
 def test_the_store_is_reproducible_and_each_case_stands_alone(tmp_path):
-    rows = []
+    cases = []
     for n in range(4):
         image, labels = phantom((10, 11 + n, 6), [1, 1, 1])
         image[image != 0] += gaussian_filter(np.random.default_rng(n).normal(0, 40, image.shape), 1)[image != 0]
-        for name, array in (("t1", image), ("seg", labels)):
-            nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"p{n}_{name}.nii")
-        rows.append((f"p{n}", f"p{n}", str(tmp_path / f"p{n}_t1.nii"), str(tmp_path / f"p{n}_seg.nii")))
-    index = pd.DataFrame(rows, columns=["case", "patient", "image", "label"])
-    settings = {"spacing": [1.5, None, None], "slices": "axial", "crop": "nonzero"}
-    for name, part in (("all", index), ("again", index), ("two", index[2:])):
-        preprocess_cases(part, tmp_path / name, "set", "clean", STRUCTURES, settings)
+        cases.append(save_case(tmp_path, image, labels, np.eye(4), f"p{n}"))
+    asked = block({"spacing": [1.5, None, None], "slices": "axial", "crop": "nonzero"})
+    for name, part in (("all", cases), ("again", cases), ("two", cases[2:])):
+        preprocess(part, tmp_path / name, asked)
     whole, again, two = (open_store(tmp_path / name) for name in ("all", "again", "two"))
     assert whole.meta == again.meta
     assert two.meta["cases"]["p3"] == whole.meta["cases"]["p3"]  # nothing of a case depends on the others
     assert len({entry["sha256"] for entry in whole.meta["cases"].values()}) == 4
-    verify_splits(split_patients(index, 2, 0, 0.3), whole.patients, fold=1)
 
 
 def test_bad_input_leaves_no_store(tmp_path):
     image, labels = phantom((8, 8, 8), [1, 1, 1])
-    with pytest.raises(BadInput, match="its non-zero voxels have no spread, so no z-score"):
+    with pytest.raises(BadInput, match=r"p_1.image.nii: the voxels that are not zero have no spread, so no z-score"):
         store(tmp_path, (image > 0).astype(np.float32), labels, np.eye(4), {"intensity": "zscore"})
-    row = {"case": "p_1", "patient": "p", "image": "gone.nii", "label": "gone.nii"}
+    gone = Case("p_1", "p", {"image": "gone.nii"}, {"label": "gone.nii"})
     with pytest.raises(BadInput, match=r"gone\.nii: this file does not exist"):
-        preprocess_cases(pd.DataFrame([row]), tmp_path / "store", "set", "clean", STRUCTURES, {})
-    with pytest.raises(BadInput, match="conditions: 'noisy' is not available yet; the only condition is `clean"):
-        preprocess_cases(pd.DataFrame([row]), tmp_path / "store", "set", "noisy", STRUCTURES, {})
+        preprocess([gone], tmp_path / "store", block({}))
+    cases = [
+        save_case(tmp_path, image, labels, np.eye(4), "p_1"),
+        save_case(tmp_path, np.stack([image, image], -1), labels, np.eye(4), "q_1"),
+    ]
+    with pytest.raises(BadInput, match="cases have 1 and 2 channels; a network takes one number"):
+        preprocess(cases, tmp_path / "store", block({}))
     assert not (tmp_path / "store").exists()
 
 
 def test_labels_read_back_from_the_file_are_the_truth_of_the_store(tmp_path):
     image, labels = phantom((9, 8, 7), [1, 1, 1])
     opened = store(tmp_path, image, labels, affine_of("AIL", [1, 2, 3]), {"slices": "sagittal"})
-    reference, _, _ = load_label(tmp_path / "label.nii")
+    reference, _ = read_label(tmp_path / "p_1.label.nii")
     back = np.array(opened.meta["values"])[
         restore(one_hot(opened.label("p_1"), 3), opened.meta["cases"]["p_1"]["geometry"])
     ]
     assert np.array_equal(back, np.where(reference == 9, 7, reference))
+
+
+def test_channels_mask_and_ignored_voxels(tmp_path):
+    image, labels = phantom((10, 12, 6), [1, 1, 1])
+    rng = np.random.default_rng(0)
+    two = np.stack([image + 7, rng.normal(3, 2, image.shape).astype(np.float32)], -1)
+    labels[2, 3, 1] = 200  # nobody knows
+    inside = np.zeros(image.shape, np.uint8)
+    inside[1:8, 2:9, 1:5] = 255
+    case = save_case(tmp_path, two, labels, np.eye(4))
+    nib.save(nib.Nifti1Image(inside, np.eye(4)), tmp_path / "mask.nii")
+    case = Case("p_1", "p", case.images, case.labels, mask=str(tmp_path / "mask.nii"))
+    opened = preprocess([case], tmp_path / "store", block({"crop": "nonzero", "slices": None}, ignore=[200]))
+    assert opened.meta["channels"] == 2
+    assert opened.meta["cases"]["p_1"]["geometry"]["crop"] == [[0, 10], [0, 11], [0, 6]]  # the mask's box and a margin
+    stored, label = opened.image("p_1"), opened.label("p_1")
+    within = inside[:, :11] > 0
+    for channel in range(2):
+        values = two[inside > 0][:, channel].astype(np.float64)
+        assert np.allclose(stored[channel][within], (values - values.mean()) / values.std(), atol=1e-4)
+        assert (stored[channel][~within] == 0).all()
+    assert label[2, 3, 1] == IGNORE
+    assert np.count_nonzero(label == IGNORE) == 1
+    assert sum(opened.meta["cases"]["p_1"]["voxels"]) == label.size - 1
+
+
+def test_intensity_windows_and_percentiles(tmp_path):
+    image, labels = phantom((9, 10, 8), [1, 1, 1])
+    case = save_case(tmp_path, image, labels, np.eye(4))
+    windowed = preprocess([case], tmp_path / "w", block({"intensity": {"window": [100, 300]}, "slices": None}))
+    assert np.allclose(windowed.image("p_1")[0], np.clip((image - 200) / 100, -1, 1), atol=1e-6)
+    clipped = preprocess([case], tmp_path / "p", block({"intensity": {"percentiles": [5, 95]}, "slices": None}))
+    low, high = np.percentile(image[image != 0], [5, 95])
+    values = np.clip(image, low, high)
+    within = values[image != 0].astype(np.float64)
+    assert np.allclose(clipped.image("p_1")[0], (values - within.mean()) / within.std(), atol=1e-4)
+
+
+def test_statistics_of_the_fold_come_from_its_training_patients_alone(tmp_path):
+    rng = np.random.default_rng(5)
+    cases = []
+    for n, side in enumerate((1.0, 2.0, 4.0, 9.0)):
+        image, labels = phantom((8, 9, 6), [1, 1, 1])
+        image = image * (n + 1) + rng.normal(0, 3, image.shape).astype(np.float32)
+        cases.append(save_case(tmp_path, image, labels, np.diag([side, 1, 1, 1]), f"p{n}"))
+    asked = block({"intensity": "ct", "spacing": ["median", None, None], "slices": None})
+    opened = preprocess(cases, tmp_path / "store", asked, training=["p0", "p1", "p2"])
+    assert opened.meta["cases"]["p0"]["shape"] == [4, 9, 6]  # from 1 to the median, 2 mm
+    inside = [
+        nib.load(case.images["image"]).get_fdata()[nib.load(case.labels["label"]).get_fdata() > 0] for case in cases[:3]
+    ]
+    values = np.concatenate(inside)
+    low, high = np.percentile(values, [0.5, 99.5])
+    raw = nib.load(cases[1].images["image"]).get_fdata()
+    assert np.allclose(opened.image("p1")[0], (np.clip(raw, low, high) - values.mean()) / values.std(), atol=1e-4)
+    # the tested case may be anything: the others are stored the same
+    nib.save(nib.Nifti1Image(np.full((8, 9, 6), 1e6, np.float32), np.diag([77.0, 1, 1, 1])), cases[3].images["image"])
+    other = preprocess(cases, tmp_path / "other", asked, training=["p0", "p1", "p2"])
+    for case in ("p0", "p1", "p2"):
+        assert other.meta["cases"][case] == opened.meta["cases"][case]
+
+
+def test_n4_takes_a_bias_field_away(tmp_path):
+    image, labels = phantom((40, 40, 16), [1, 1, 1])
+    x = np.linspace(-1, 1, 40)[:, None, None]
+    biased = (image * np.exp(0.4 * x)).astype(np.float32)
+    case = save_case(tmp_path, biased, labels, np.eye(4))
+    raw = preprocess([case], tmp_path / "raw", block({"slices": None})).image("p_1")[0]
+    flat = preprocess([case], tmp_path / "n4", block({"slices": None, "bias_field": "n4"})).image("p_1")[0]
+    again = preprocess([case], tmp_path / "again", block({"slices": None, "bias_field": "n4"})).image("p_1")[0]
+    inner = labels == 4
+    assert np.array_equal(flat, again)
+    assert flat[inner].std() < 0.6 * raw[inner].std()
+
+
+def test_overlapping_structures_are_regions(tmp_path):
+    image, labels = phantom((8, 9, 10), [1, 1, 1])
+    opened = store(tmp_path, image, labels, np.eye(4), {"slices": None}, structures={"whole": [4, 7, 9], "core": 4})
+    assert opened.outputs == 2
+    assert opened.meta["classes"] == ["background", "whole+core", "whole"]
+    assert (opened.meta["values"], opened.meta["regions"]) == ([0, 4, 7], [[1, 2], [1]])
+    label = opened.label("p_1")
+    assert np.array_equal(label, np.select([labels == 4, labels > 0], [1, 2], 0))
+    probabilities = np.stack([label > 0, label == 1]).astype(np.float32)
+    back = restore(probabilities, opened.meta["cases"]["p_1"]["geometry"], opened.meta["regions"])
+    assert np.array_equal(back, label)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from lib.data.index import read_index
-from lib.data.nifti import load_label
+from lib.data.cases import Case, load_label, read_index
+from lib.data.formats import Geometry, label_suffix, read_label
 from lib.errors import BadInput
 from lib.files import read_json, write_table
 from lib.metrics import score_case, worst_scores
@@ -21,20 +22,33 @@ COLUMNS = [
 def evaluate_cell(job: dict) -> dict:
     """Score the test cases of a cell's fold and write the tidy table.
 
-    `job`: cell (columns that name it), index (CSV), splits (JSON), predictions (folder), structures, tolerance (mm),
-    output (CSV). Raises BadInput when a prediction is missing or has another shape than its reference.
+    `job`: cell (columns that name it), index (CSV), splits (JSON), predictions (folder), structures, palette, ignore,
+    tolerance {"mm", "px"}, output (CSV). Raises BadInput when a prediction is missing or has another shape than its
+    reference.
     """
     tables = []
-    for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]).itertuples():
-        file = Path(job["predictions"]) / f"{case.case}.nii.gz"
+    for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]):
+        file = Path(job["predictions"]) / f"{case.case}{label_suffix(next(iter(case.images.values())))}"
         if not file.exists():
             raise BadInput(f"{file} is missing; the prediction of every test case is needed")
-        prediction, _, _ = load_label(file)
-        reference, spacing, _ = load_label(case.label)
+        prediction, _ = read_label(file)
+        reference, geometry = _reference(case, job)
         if prediction.shape != reference.shape:
-            raise BadInput(f"{file} has shape {prediction.shape}, but {case.label} has {reference.shape}")
-        scores = score_case(prediction, reference, spacing, job["structures"], tolerance=job["tolerance"])
-        tables.append(scores.assign(patient=case.patient, case=case.case))
+            raise BadInput(
+                f"{file} has shape {prediction.shape}, but {next(iter(case.labels.values()))} has {reference.shape}"
+            )
+        unknown = np.isin(reference, job["ignore"])
+        if unknown.any():
+            prediction, reference = (np.where(unknown, 0, labels) for labels in (prediction, reference))
+        scores = score_case(
+            prediction,
+            reference,
+            geometry.spacing,
+            job["structures"],
+            tolerance=job["tolerance"][geometry.unit],
+            unit=geometry.unit,
+        )
+        tables.append(scores.assign(patient=_unit(case, job), case=case.case))
     write_scores(tables, job["cell"], job["output"])
     return {"cases": len(tables)}
 
@@ -42,10 +56,10 @@ def evaluate_cell(job: dict) -> dict:
 def write_failed_scores(job: dict) -> None:
     """The table of a cell that failed for a scientific reason: the worst score for every test case and structure."""
     tables = []
-    for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]).itertuples():
-        reference, spacing, _ = load_label(case.label)
-        scores = worst_scores(reference.shape, spacing, job["structures"])
-        tables.append(scores.assign(patient=case.patient, case=case.case))
+    for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]):
+        reference, geometry = _reference(case, job)
+        scores = worst_scores(reference.shape, geometry.spacing, job["structures"], unit=geometry.unit)
+        tables.append(scores.assign(patient=_unit(case, job), case=case.case))
     write_scores(tables, job["cell"], job["output"])
 
 
@@ -55,7 +69,16 @@ def write_scores(tables: list[pd.DataFrame], cell: dict, output: str | Path) -> 
     write_table(output, table)
 
 
-def test_cases(index: str | Path, splits: str | Path, fold: int) -> pd.DataFrame:
-    """Rows of the index whose patients are tested in `fold`."""
-    cases = read_index(index)
-    return cases[cases["patient"].isin(read_json(splits)["folds"][fold]["test"])]
+def test_cases(index: str | Path, splits: str | Path, fold: int) -> list[Case]:
+    """Cases whose patients are tested in `fold`."""
+    tested = set(read_json(splits)["folds"][fold]["test"])
+    return [case for case in read_index(index) if case.patient in tested]
+
+
+def _reference(case: Case, job: dict) -> tuple[np.ndarray, Geometry]:
+    return load_label(case, job["structures"], job["palette"])
+
+
+def _unit(case: Case, job: dict) -> str:
+    """The patient, or the group of patients that share near duplicates: what counts as independent."""
+    return read_json(job["splits"]).get("groups", {}).get(case.patient, case.patient)

@@ -98,14 +98,9 @@ def load_label(
     return (labels.astype(np.uint8) if labels.max() <= 255 else labels), geometry
 
 
-def load_inside(case: Case, image: np.ndarray) -> np.ndarray:
-    """Where the image means something, (X, Y, Z) bool: the case's mask, or where a channel is not zero."""
-    if case.mask is None:
-        return (image != 0).any(axis=0)
-    mask, geometry = read_mask(case.mask)
-    if mask.shape != image.shape[1:]:
-        raise BadInput(f"{case.mask}: shape {geometry.shape} differs from shape {image.shape[1:]} of the image")
-    return mask
+def load_mask(case: Case) -> tuple[np.ndarray, Geometry] | None:
+    """Return (mask (X, Y, Z) bool, its geometry) of where the image means something, if the case has one."""
+    return read_mask(case.mask) if case.mask else None
 
 
 def require_same_grid(geometry: Geometry, path: str, other: Geometry, other_path: str) -> None:

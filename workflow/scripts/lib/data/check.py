@@ -3,133 +3,228 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter, defaultdict
+from dataclasses import asdict
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 
-from lib.data.nifti import load_image, load_label
+from lib.data.cases import Case, load_image, load_label, load_mask, require_same_grid
+from lib.data.duplicates import groups, near_duplicates, signature
+from lib.data.structures import classes_of
 from lib.errors import BadInput
 from lib.provenance import value_hash
 
-AFFINE_TOLERANCE = 0.05  # of the smallest voxel side; rounding in headers stays far below
 
+def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
+    """Read every image and label map of `cases` and return what check.json holds.
 
-def check_cases(index: pd.DataFrame, structures: dict[str, int | list[int]], dataset: str) -> dict:
-    """Read every image and label map of `index` and return what check.json holds.
-    Per case: shape, spacing (mm) and orientation of the file's axes, voxels per label value, intensity range
-    and mean, and SHA-256 of the decoded voxels of image and label; over all: warnings and data_hash (cases,
-    patients, voxels, affines). Raises one BadInput that lists every problem with its file: files that cannot
-    be read; image and label of different shape or affine; NaN or infinity; a constant image; labels that are
-    not whole numbers, are not declared, or are all background; a declared structure that no case has; one
-    image under two patients.
+    block: the dataset's source, structures, palette, ignore, preprocess.colour and check. Per sound case: its files,
+    patient and fields; shape, spacing, unit and orientation of the file's axes; channels; voxels per label value;
+    range and mean of each channel; SHA-256 of the decoded voxels. Over all: warnings, dropped cases with reasons, near
+    duplicates, groups of patients that share them, data_hash. Raises one BadInput that lists every problem with its
+    file: files that cannot be read; image, label and mask on different grids; NaN or infinity; a constant image; labels
+    that are not whole numbers, are not declared, or are all background; cases with different numbers of channels; a
+    declared structure that no case has; one image under two patients. With `check.on_error: drop` the cases at fault
+    are left out instead, unless none remains.
     """
+    structures, settings = block["structures"], block["check"]
+    classes_of(structures)  # regions that cannot be written
     declared = {name: value if isinstance(value, list) else [value] for name, value in structures.items()}
-    allowed = {0, *(value for values in declared.values() for value in values)}
-    problems, warnings, cases, affines = [], [], [], []
+    allowed = {0, *block["ignore"], *(value for values in declared.values() for value in values)}
+    faults: dict[str, list[str]] = defaultdict(list)  # of each case
     undeclared: set[int] = set()
-    present: Counter[int] = Counter()
-    lacking: dict[str, list[str]] = defaultdict(list)
-    same_image: dict[str, list] = defaultdict(list)
-    complete = True  # every label map was read, so absence is known
+    rows, signatures, started = {}, {}, time.monotonic()
+    exempt = "simulate" in block["source"] or settings["near_duplicates"]["threshold"] is None
 
-    for row in index.itertuples():
-        try:
-            image, spacing, affine = load_image(row.image)
-        except BadInput as error:
-            problems.append(str(error))
-            image = None
-        try:
-            label, _, label_affine = load_label(row.label)
-        except BadInput as error:
-            problems.append(str(error))
-            label = None
-        complete &= label is not None
-        if image is not None:
-            intensity, fault = _intensity(image)
-            problems += [f"{row.image}: {fault}"] if fault else []
-            image_sha256 = _digest(image)
-            same_image[image_sha256].append(row)
+    for number, case in enumerate(cases, start=1):
+        image, label, mask = _read(case, block, faults[case.case])
+        if number * 10 // len(cases) > (number - 1) * 10 // len(cases):
+            print(f"{number} of {len(cases)} cases read, {time.monotonic() - started:.0f} s", flush=True)
         if label is not None:
-            counts = _counts(label)
-            present.update(counts)
+            counts = _counts(label[0])
             if strange := sorted(set(counts) - allowed):
                 undeclared.update(strange)
                 listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in strange)
-                problems.append(f"{row.label}: label values that `structures` does not declare: {listed}")
+                faults[case.case].append(f"{_label(case)}: label values that `structures` does not declare: {listed}")
             if set(counts) == {0}:
-                problems.append(f"{row.label}: the label map is empty (all 0); remove the case or restore its labels")
-            for name, values in declared.items():
-                if not set(counts) & set(values):
-                    lacking[name].append(row.case)
-        if image is None or label is None:
-            continue
-        if image.shape != label.shape:
-            problems.append(
-                f"{row.label}: shape {label.shape} differs from shape {image.shape} of its image {row.image}"
-            )
-        elif (apart := _apart(affine, label_affine, image.shape)) > AFFINE_TOLERANCE * spacing.min():
-            problems.append(
-                f"{row.label}: its affine puts voxels up to {apart:.3g} mm away from those of its image "
-                f"{row.image}; copy the image's affine if the voxels correspond, else resample the label map"
-            )
-        affines.append([float(value) for value in affine.ravel()])
-        cases.append({
-            "case": row.case, "patient": row.patient, "image": row.image, "label": row.label,
-            "shape": list(image.shape), "spacing": [round(float(side), 6) for side in spacing],
-            "orientation": "".join(nib.aff2axcodes(affine)),
-            "labels": {str(value): count for value, count in sorted(counts.items())},
-            "intensity": intensity, "image_sha256": image_sha256, "label_sha256": _digest(label),
-        })  # fmt: skip
-
-    for rows in same_image.values():
-        if len(rows) > 1:
-            files = " and ".join(row.image for row in rows)
-            if len({row.patient for row in rows}) > 1:
-                patients = ", ".join(sorted({row.patient for row in rows}))
-                problems.append(
-                    f"{files}: the same image under the patients {patients}, so training would see test "
-                    "data; remove all but one"
+                faults[case.case].append(
+                    f"{_label(case)}: the label map is empty (all 0); remove the case or restore its labels"
                 )
-            else:
-                warnings.append(f"{files}: the same image twice, of patient {rows[0].patient}")
+        if image is None or label is None or (mask is None and case.mask):
+            continue
+        geometry = image[1]
+        try:
+            require_same_grid(label[1], _label(case), geometry, _image(case))
+            if mask is not None:
+                require_same_grid(mask[1], case.mask, geometry, _image(case))
+        except BadInput as error:
+            faults[case.case].append(str(error))
+        intensity = [_intensity(channel) for channel in image[0]]
+        faults[case.case] += [f"{_image(case)}: {fault}" for _, fault in intensity if fault]
+        if not exempt:
+            signatures[case.case] = signature(image[0])
+        rows[case.case] = {
+            **asdict(case),
+            "shape": list(geometry.shape),
+            "spacing": [round(float(side), 6) for side in geometry.spacing],
+            "unit": geometry.unit,
+            "orientation": "".join(nib.aff2axcodes(geometry.affine)) if geometry.unit == "mm" else "",
+            "affine": [float(value) for value in geometry.affine.ravel()],
+            "channels": len(image[0]),
+            "labels": {str(value): count for value, count in sorted(counts.items())},
+            "intensity": [summary for summary, _ in intensity],
+            "image_sha256": _digest(image[0]),
+            "label_sha256": _digest(label[0]),
+        }
+
+    warnings = _same_images(rows, faults)
+    _unusual_channels(rows, faults)
+    faults = {name: reasons for name, reasons in faults.items() if reasons}
+    if faults and settings["on_error"] == "stop":
+        raise BadInput(
+            _told(
+                dataset,
+                list(dict.fromkeys(fault for reasons in faults.values() for fault in reasons)),
+                structures,
+                undeclared,
+            )
+        )
+    sound = [rows[case.case] for case in cases if case.case in rows and case.case not in faults]
+    general = _absent(declared, sound, warnings)
+    if not sound:
+        general = [f"no case is sound; the first fault is {next(iter(faults.values()))[0]}"]
+    pairs = [] if exempt else _near(sound, signatures, settings["near_duplicates"])
+    if pairs and settings["near_duplicates"]["action"] == "stop":
+        general += [
+            f"{_first(a)} and {_first(b)}: images of the patients {a['patient']} and {b['patient']} are near "
+            f"duplicates (correlation {alike:.3f}); remove one, or set check.near_duplicates.action to group or list"
+            for a, b, alike in pairs
+        ]
+    if general:
+        raise BadInput(_told(dataset, general, structures, undeclared))
+    grouped = groups([(a["patient"], b["patient"]) for a, b, _ in pairs])
+    keys = ("case", "patient", "shape", "image_sha256", "label_sha256", "affine")
+    return {
+        "dataset": dataset,
+        "cases": sound,
+        "warnings": warnings,
+        "dropped": [{"case": name, "reasons": reasons} for name, reasons in faults.items()],
+        "near_duplicates": {
+            **settings["near_duplicates"],
+            "exempt": exempt,
+            "pairs": [
+                {
+                    "cases": [a["case"], b["case"]],
+                    "patients": [a["patient"], b["patient"]],
+                    "similarity": round(alike, 4),
+                }
+                for a, b, alike in pairs
+            ],
+        },
+        "groups": grouped if settings["near_duplicates"]["action"] == "group" else {},
+        "seconds_per_case": round((time.monotonic() - started) / len(cases), 3),
+        "data_hash": value_hash([[row[key] for key in keys] for row in sound]),
+    }
+
+
+def sound_cases(cases: list[Case], check: dict) -> list[Case]:
+    """The cases that the check did not drop."""
+    dropped = {entry["case"] for entry in check["dropped"]}
+    return [case for case in cases if case.case not in dropped]
+
+
+def _read(case: Case, block: dict, faults: list[str]) -> list[tuple | None]:
+    """(array, geometry) of image, label and mask; None for what is not there or not readable, with a fault."""
+    colour = block["preprocess"]["colour"]
+    readers = [
+        lambda: load_image(case, colour),
+        lambda: load_label(case, block["structures"], block["palette"]),
+        lambda: load_mask(case),
+    ]
+    parts = []
+    for reader in readers:
+        try:
+            parts.append(reader())
+        except BadInput as error:
+            faults.append(str(error))
+            parts.append(None)
+    return parts
+
+
+def _same_images(rows: dict[str, dict], faults: dict[str, list[str]]) -> list[str]:
+    """Warnings about one image twice under one patient; under two patients it is a fault of all but the first case."""
+    warnings, same = [], defaultdict(list)
+    for row in rows.values():
+        same[row["image_sha256"]].append(row)
+    for copies in (copies for copies in same.values() if len(copies) > 1):
+        files = " and ".join(_first(row) for row in copies)
+        patients = sorted({row["patient"] for row in copies})
+        if len(patients) == 1:
+            warnings.append(f"{files}: the same image twice, of patient {patients[0]}")
+            continue
+        for row in copies[1:]:
+            faults[row["case"]].append(
+                f"{files}: the same image under the patients {', '.join(patients)}, so training would see test data; "
+                "remove all but one"
+            )
+    return warnings
+
+
+def _unusual_channels(rows: dict[str, dict], faults: dict[str, list[str]]) -> None:
+    """Add the fault of having another number of channels than most cases."""
+    usual = Counter(row["channels"] for row in rows.values()).most_common(1)
+    for row in rows.values():
+        if row["channels"] != usual[0][0]:
+            faults[row["case"]].append(
+                f"{_first(row)}: has {row['channels']} channels, but most images have {usual[0][0]}; a network takes "
+                "one number (for grey and colour pictures set preprocess.colour: grey, or rgb)"
+            )
+
+
+def _absent(declared: dict[str, list[int]], sound: list[dict], warnings: list[str]) -> list[str]:
+    """Problems: structures that no case has; structures that some cases lack are added to the warnings."""
+    problems = []
     for name, values in declared.items():
-        if complete and len(lacking[name]) == len(index):
-            found = ", ".join(map(str, sorted(set(present) - {0}))) or "none"
+        lacking = [row["case"] for row in sound if not {int(v) for v in row["labels"]} & set(values)]
+        if sound and len(lacking) == len(sound):
+            found = ", ".join(sorted({v for row in sound for v in row["labels"]} - {"0"}, key=int)) or "none"
             problems.append(
                 f"structures.{name}: no label map has the value {' or '.join(map(str, values))} "
                 f"(there are: {found}); correct the value or remove the structure"
             )
-        elif lacking[name]:
-            warnings.append(f"structure {name} is absent from {_some(lacking[name])}")
-    if problems:
-        text = f"dataset '{dataset}' has {len(problems)} problem{'s' * (len(problems) > 1)}:"
-        text += "".join(f"\n  - {problem}" for problem in problems)
-        if undeclared:
-            corrected = _yaml(structures, undeclared)
-            text += f"\nIf the label maps are right, declare their values:\n    structures: {corrected}"
-        raise BadInput(text)
-    keys = ("case", "patient", "shape", "image_sha256", "label_sha256")
-    hashed = [[*(case[key] for key in keys), affine] for case, affine in zip(cases, affines, strict=True)]
-    return {"dataset": dataset, "cases": cases, "warnings": warnings, "data_hash": value_hash(hashed)}
+        elif lacking:
+            warnings.append(f"structure {name} is absent from {_some(lacking)}")
+    return problems
+
+
+def _near(sound: list[dict], signatures: dict, settings: dict) -> list[tuple[dict, dict, float]]:
+    pairs = near_duplicates(
+        [signatures[row["case"]] for row in sound], [row["patient"] for row in sound], settings["threshold"]
+    )
+    return [(sound[i], sound[j], alike) for i, j, alike in pairs]
+
+
+def _told(dataset: str, problems: list[str], structures: dict, undeclared: set[int]) -> str:
+    text = f"dataset '{dataset}' has {len(problems)} problem{'s' * (len(problems) > 1)}:"
+    text += "".join(f"\n  - {problem}" for problem in problems)
+    if undeclared:
+        added = {f"label_{value}".replace("-", "minus_"): value for value in sorted(undeclared)}
+        corrected = ", ".join(f"{name}: {value}" for name, value in {**structures, **added}.items())
+        text += f"\nIf the label maps are right, declare their values:\n    structures: {{{corrected}}}"
+    return text
 
 
 def _intensity(image: np.ndarray) -> tuple[dict[str, float], str]:
-    """Minimum, maximum and mean, and what is wrong with them ("" if nothing)."""
+    """Minimum, maximum and mean of a channel, and what is wrong with it ("" if nothing)."""
     low, high = float(image.min()), float(image.max())
-    summary = {"min": low, "max": high, "mean": float(image.mean(dtype=np.float64))}
     if not (np.isfinite(low) and np.isfinite(high)):
         count = np.count_nonzero(~np.isfinite(image))
-        return (
-            summary,
-            f"{count} voxels are NaN or infinite; replace them (by 0 outside the body) or remove the case",
-        )
+        return {}, f"{count} voxels are NaN or infinite; replace them (by 0 outside the body) or remove the case"
+    summary = {"min": low, "max": high, "mean": float(image.mean(dtype=np.float64))}
     if low == high:
-        return (
-            summary,
-            f"the image is constant (every voxel is {low:g}); remove the case or restore its image",
-        )
+        return summary, f"the image is constant (every voxel is {low:g}); remove the case or restore its image"
     return summary, ""
 
 
@@ -148,17 +243,18 @@ def _digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _apart(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Largest distance in mm between the places that two affines give to a corner voxel."""
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], [1], indexing="ij")).reshape(4, -1)
-    return float(np.linalg.norm(((first - second) @ corners)[:3], axis=0).max())
+def _image(case: Case) -> str:
+    return next(iter(case.images.values()))
+
+
+def _label(case: Case) -> str:
+    return next(iter(case.labels.values()))
+
+
+def _first(row: dict) -> str:
+    return next(iter(row["images"].values()))
 
 
 def _some(names: list[str], count: int = 5) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return f"{len(names)} case{'s' * (len(names) > 1)}: {', '.join(names[:count])}{more}"
-
-
-def _yaml(structures: dict[str, int | list[int]], undeclared: set[int]) -> str:
-    added = {f"label_{value}".replace("-", "minus_"): value for value in sorted(undeclared)}
-    return "{" + ", ".join(f"{name}: {value}" for name, value in {**structures, **added}.items()) + "}"

@@ -6,117 +6,256 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import zoom
 
-from lib.data.nifti import load_image, load_label
+from lib.data.cases import Case, load_image, load_label, load_mask
+from lib.data.formats import Geometry
+from lib.data.store import IGNORE
+from lib.data.structures import Classes, classes_of, label_of_regions
 from lib.errors import BadInput
 from lib.files import atomic, write_json
 
 SLICE_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of a canonical (RAS) volume across the slices
 CROP_MARGIN = 2  # voxels
+SAMPLED = 20_000  # voxels of structures per case and channel that tell the fold's intensities
+N4_SHRINK = 4
 
 
 def preprocess_cases(
-    index: pd.DataFrame,
-    folder: str | Path,
-    dataset: str,
-    condition: str,
-    structures: dict[str, int | list[int]],
-    settings: dict,
+    cases: list[Case], folder: str | Path, names: dict, block: dict, condition: dict, training: list[str] | None = None
 ) -> None:
-    """Write the store of all cases of `index` to `folder`, complete or not at all.
-    `settings`: spacing [x, y, z] in mm along the axes of the canonical (RAS) volume, null = keep; slices
-    axial, coronal, sagittal or null; intensity zscore or none; crop nonzero or null. Each case is treated by
-    itself, in this order: intensity (z-score: mean and SD of the non-zero voxels of the whole image, applied
-    to all voxels), canonical orientation without interpolation, crop to the box of the raw image's non-zero
-    voxels and a small margin, linear resampling (labels: one class at a time, the largest wins), slice axis
-    first. A structure of several label values is one class, written back as the first of them. Raises
-    BadInput for conditions other than `clean`.
+    """Write the store of all `cases` to `folder`, complete or not at all.
+
+    names: {"dataset", "condition"}. block: the dataset's structures, palette, ignore and preprocess. Each case is
+    treated by itself, in this order: the condition's noise on raw intensities and labels, N4, intensity, canonical
+    orientation without interpolation, crop, linear resampling (labels: one class at a time, the largest wins), slice
+    axis first. Where preprocess asks for the fold's own statistics (spacing: median, intensity: ct) they come from the
+    cases named in `training` alone. Raises BadInput for images that cannot be treated as asked.
     """
-    if condition != "clean":
-        raise BadInput(f"conditions: '{condition}' is not available yet; the only condition is `clean: {{}}`")
-    values = [[0], *(value if isinstance(value, list) else [value] for value in structures.values())]
-    slices = settings.get("slices")
-    spatial = {"spatial_dims": 2 if slices else 3, "slice_axis": 0 if slices else None}
-    cases = {}
+    settings = block["preprocess"]
+    classes = classes_of(block["structures"])
+    slices = settings["slices"]
+    entries, channels = {}, set()
     with atomic(folder) as temporary:
         temporary.mkdir()
-        for row in index.itertuples():
-            raw, spacing, affine = load_image(row.image)
-            labels, _, _ = load_label(row.label)
-            geometry = plan(raw, spacing, affine, settings)
-            image = _to_stored(_normalised(raw, settings.get("intensity", "zscore"), row.image), geometry)
-            label = np.zeros(geometry["stored"], np.uint8)
-            best = np.full(geometry["stored"], -1, np.float32)
-            for number, belonging in enumerate(values):
-                _keep_largest(label, best, number, _to_stored(np.isin(labels, belonging).astype(np.float32), geometry))
-            np.save(temporary / f"{row.case}.image.npy", image[None])
-            np.save(temporary / f"{row.case}.label.npy", label)
-            cases[row.case] = {
-                "patient": row.patient,
-                "shape": geometry["stored"],
-                "spacing": geometry.pop("spacing"),
-                "voxels": np.bincount(label.ravel(), minlength=len(values)).tolist(),
+        fingerprint = _fingerprint([c for c in cases if c.case in set(training or [])], names, block, condition)
+        for case in cases:
+            seen = _read(case, names, block, condition)
+            labels = _classes_of_label(seen["label"], classes, block["ignore"])
+            plans = plan(seen["inside"], seen["geometry"], settings, fingerprint.get("spacing"))
+            image = np.stack([_to_stored(channel, plans) for channel in _normalised(seen, settings, fingerprint, case)])
+            label = np.zeros(plans["stored"], np.uint8)
+            best = np.full(plans["stored"], -1, np.float32)
+            for number in [*range(len(classes.names)), IGNORE]:
+                if number <= 1 or (labels == number).any():
+                    _keep_largest(label, best, number, _to_stored((labels == number).astype(np.float32), plans))
+            np.save(temporary / f"{case.case}.image.npy", image)
+            np.save(temporary / f"{case.case}.label.npy", label)
+            if seen["test_image"] is not None:
+                tested = seen | {"image": seen["test_image"]}
+                tested = [_to_stored(channel, plans) for channel in _normalised(tested, settings, fingerprint, case)]
+                np.save(temporary / f"{case.case}.test.image.npy", np.stack(tested))
+            channels.add(len(image))
+            voxels = np.bincount(label.ravel(), minlength=IGNORE + 1)
+            entries[case.case] = {
+                "patient": case.patient,
+                "shape": plans["stored"],
+                "spacing": plans.pop("spacing"),
+                "voxels": voxels[: len(classes.names)].tolist(),
                 "sha256": hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest(),
-                "geometry": geometry,
+                "geometry": plans,
+                **({"noise": seen["noise"]} if seen["noise"] else {}),
             }
-        meta = {"dataset": dataset, "condition": condition, "classes": ["background", *structures]}
-        meta |= {"values": [belonging[0] for belonging in values], "channels": 1, **spatial, "cases": cases}
+        if len(channels) > 1:
+            raise BadInput(
+                f"dataset '{names['dataset']}': cases have {' and '.join(map(str, sorted(channels)))} channels; a "
+                "network takes one number; for grey and colour pictures set preprocess.colour: grey (or rgb)"
+            )
+        meta = names | {"classes": classes.names, "values": [values[0] for values in classes.values]}
+        meta |= {"regions": classes.regions, "channels": channels.pop(), "condition_settings": condition}
+        meta |= {"spatial_dims": 2 if slices else 3, "slice_axis": 0 if slices else None, "cases": entries}
         write_json(temporary / "store.json", meta)
 
 
-def restore(probabilities: np.ndarray, geometry: dict) -> np.ndarray:
+def restore(probabilities: np.ndarray, geometry: dict, regions: list[list[int]] | None = None) -> np.ndarray:
     """Class indices (X, Y, Z) uint8 on the grid of the case's file, from `probabilities` (C, *stored) float.
-    `geometry` is the case's entry of store.json. Each class is resampled linearly to the original grid, the
-    largest wins (the lower class on ties), then orientation and axis order are undone; outside the crop is
-    background. With no resampling the argmax comes back voxel by voxel. Raises ValueError when the shape is
-    not the stored one.
+
+    `geometry` is the case's entry of store.json. Each channel is resampled linearly to the original grid. Of classes
+    the largest wins (the lower class on ties); of `regions` each holds where it exceeds one half, and together they
+    give the class. Then orientation and axis order are undone; outside the crop is background. With no resampling the
+    argmax comes back voxel by voxel. Raises ValueError when the shape is not the stored one.
     """
     if list(probabilities.shape[1:]) != geometry["stored"]:
         raise ValueError(f"probabilities of shape {probabilities.shape} do not fit {geometry['stored']} of the store")
-    orientation = np.array(geometry["orientation"])
     box = tuple(slice(low, high) for low, high in geometry["crop"])
     size = [high - low for low, high in geometry["crop"]]
-    label = np.zeros(size, np.uint8)
-    best = np.full(size, -np.inf, np.float32)
-    for number, values in enumerate(probabilities):
-        values = np.transpose(values.astype(np.float32, copy=False), np.argsort(geometry["axes"]))
-        _keep_largest(label, best, number, _resample(values, size))
+
+    def on_grid(channel: np.ndarray) -> np.ndarray:
+        channel = np.transpose(channel.astype(np.float32, copy=False), np.argsort(geometry["axes"]))
+        return _resample(channel, size)
+
+    if regions:
+        label = label_of_regions(np.stack([on_grid(channel) > 0.5 for channel in probabilities]), regions)
+    else:
+        label = np.zeros(size, np.uint8)
+        best = np.full(size, -np.inf, np.float32)
+        for number, channel in enumerate(probabilities):
+            _keep_largest(label, best, number, on_grid(channel))
+    orientation = np.array(geometry["orientation"])
     canonical = np.zeros([geometry["shape"][int(axis)] for axis in np.argsort(orientation[:, 0])], np.uint8)
     canonical[box] = label
     return np.ascontiguousarray(apply_orientation(canonical, ornt_transform(axcodes2ornt("RAS"), orientation)))
 
 
-def plan(raw: np.ndarray, spacing: np.ndarray, affine: np.ndarray, settings: dict) -> dict:
+def plan(inside: np.ndarray, geometry: Geometry, settings: dict, median: list[float] | None = None) -> dict:
     """The geometry of one case: what `restore` needs, JSON-able, and the spacing of the stored axes.
-    shape: of the file; orientation: nibabel's (axis, flip) per axis of the file, to RAS; crop: [low, high)
-    per RAS axis; axes: the RAS axis of each stored axis; stored: shape of the stored arrays; spacing: mm per
-    stored axis.
+
+    inside: (X, Y, Z) bool, the extent of the crop. median: the fold's spacing per RAS axis, where settings ask for it.
+    Returns shape: of the file; orientation: nibabel's (axis, flip) per axis of the file, to RAS; crop: [low, high) per
+    RAS axis; axes: the RAS axis of each stored axis; stored: shape of the stored arrays; spacing: per stored axis.
     """
-    orientation = io_orientation(affine)
+    orientation = io_orientation(geometry.affine)
     order = np.argsort(orientation[:, 0])  # file axis of each RAS axis
-    canonical = apply_orientation(raw, orientation)
-    if settings.get("crop") == "nonzero":
-        crop = [_extent((canonical != 0).any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    canonical = apply_orientation(inside, orientation)
+    if settings["crop"] == "nonzero":
+        crop = [_extent(canonical.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     else:
         crop = [[0, n] for n in canonical.shape]
     size = [high - low for low, high in crop]
+    targets = settings["spacing"]
+    targets = ["median"] * 3 if targets == "median" else targets
     resampled, actual = [], []
-    for n, side, target in zip(size, spacing[order], settings.get("spacing") or [None] * 3, strict=True):
+    for axis, (n, side, target) in enumerate(zip(size, geometry.spacing[order], targets, strict=True)):
+        target = median[axis] if target == "median" else target
         resampled.append(max(1, round(n * side / target)) if target else n)
         actual.append(float(n * side / resampled[-1]))
-    across = SLICE_AXIS.get(settings.get("slices"))
+    across = SLICE_AXIS.get(settings["slices"])
     axes = [0, 1, 2] if across is None else [across, *sorted({0, 1, 2} - {across})]
     return {
-        "shape": list(raw.shape),
+        "shape": list(inside.shape),
         "orientation": orientation.astype(int).tolist(),
         "crop": crop,
         "axes": axes,
         "stored": [resampled[axis] for axis in axes],
         "spacing": [actual[axis] for axis in axes],
+        "unit": geometry.unit,
     }
+
+
+def needs_fold(settings: dict) -> bool:
+    """Whether the preprocessing takes statistics from the training patients of a fold, so each fold has a store."""
+    return settings["intensity"] == "ct" or "median" in (settings["spacing"], *settings["spacing"])
+
+
+def _read(case: Case, names: dict, block: dict, condition: dict) -> dict:
+    """Arrays of a case as a training sees them, and `test_image` where prediction sees another image."""
+    settings = block["preprocess"]
+    image, geometry = load_image(case, settings["colour"])
+    label, _ = load_label(case, block["structures"], block["palette"])
+    inside = load_mask(case)[0] if case.mask else (image != 0).any(axis=0)
+    test_image, noise = None, {}
+    if condition.get("image") or condition.get("train_labels"):
+        from lib.data import conditions
+
+        image, test_image, label, noise = conditions.apply(
+            condition, names, case.case, image, label, inside, geometry.spacing, block
+        )
+    if settings["bias_field"] == "n4":
+        image = _without_bias(image, inside)
+        test_image = None if test_image is None else _without_bias(test_image, inside)
+    return {
+        "image": image,
+        "test_image": test_image,
+        "label": label,
+        "inside": inside,
+        "geometry": geometry,
+        "masked": case.mask is not None,
+        "noise": noise,
+    }
+
+
+def _fingerprint(cases: list[Case], names: dict, block: dict, condition: dict) -> dict:
+    """Median spacing per RAS axis and, per channel, percentiles, mean and SD of intensities within structures."""
+    settings = block["preprocess"]
+    if not needs_fold(settings):
+        return {}
+    spacings, samples = [], []
+    for case in cases:
+        seen = _read(case, names, block, condition)
+        order = np.argsort(io_orientation(seen["geometry"].affine)[:, 0])
+        spacings.append(seen["geometry"].spacing[order])
+        voxels = seen["image"][
+            :, _classes_of_label(seen["label"], classes_of(block["structures"]), block["ignore"]) > 0
+        ]
+        samples.append(voxels[:, :: max(1, voxels.shape[1] // SAMPLED)])
+    values = np.concatenate(samples, axis=1).astype(np.float64)
+    if settings["intensity"] == "ct" and not values.size:
+        raise BadInput(
+            f"dataset '{names['dataset']}': no training case has a structure, so there are no intensities to "
+            "learn from; set preprocess.intensity to a window or to zscore"
+        )
+    low, high = np.percentile(values, [0.5, 99.5], axis=1) if values.size else (None, None)
+    return {
+        "spacing": np.median(spacings, axis=0).tolist(),
+        "intensity": (low, high, values.mean(axis=1), values.std(axis=1)),
+    }
+
+
+def _normalised(seen: dict, settings: dict, fingerprint: dict, case: Case) -> list[np.ndarray]:
+    """Each channel (X, Y, Z) float32 with the intensities that the settings ask for; 0 outside a given mask."""
+    wanted, inside = settings["intensity"], seen["inside"]
+    channels = []
+    for number, raw in enumerate(seen["image"]):
+        if wanted == "none":
+            values = raw
+        elif wanted == "ct":
+            low, high, mean, deviation = (statistic[number] for statistic in fingerprint["intensity"])
+            values = (np.clip(raw, low, high) - mean) / max(deviation, 1e-8)
+        elif isinstance(wanted, dict) and "window" in wanted:
+            low, high = wanted["window"]
+            values = (np.clip(raw, low, high) - low) * (2 / (high - low)) - 1
+        else:
+            values = raw
+            if isinstance(wanted, dict) and inside.any():
+                values = np.clip(raw, *np.percentile(raw[inside], wanted["percentiles"]))
+            within = values[inside].astype(np.float64)
+            if not within.size or within.std() == 0:
+                where = f"of its mask {case.mask}" if seen["masked"] else "that are not zero"
+                raise BadInput(
+                    f"{list(case.images.values())[min(number, len(case.images) - 1)]}: the voxels {where} have no "
+                    "spread, so no z-score; set preprocess.intensity: none"
+                )
+            values = (values - within.mean()) / within.std()
+        channels.append(np.where(inside, values, 0).astype(np.float32) if seen["masked"] else values.astype(np.float32))
+    return channels
+
+
+def _without_bias(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Each channel divided by its bias field as N4 finds it (Tustison et al. 2010), on a grid shrunk four times."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the sums, and so the last bits, depend on it
+    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+    corrected = []
+    for channel in image:
+        volume = sitk.GetImageFromArray(channel)
+        shrink = [N4_SHRINK if n >= 4 * N4_SHRINK else 1 for n in volume.GetSize()]
+        n4 = sitk.N4BiasFieldCorrectionImageFilter()
+        n4.Execute(sitk.Shrink(volume, shrink), sitk.Shrink(mask, shrink))
+        field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(volume))
+        corrected.append((channel / np.exp(field)).astype(np.float32))
+    return np.stack(corrected)
+
+
+def _classes_of_label(label: np.ndarray, classes: Classes, ignore: list[int]) -> np.ndarray:
+    """File values to class indices (X, Y, Z) uint8; values of `ignore` become IGNORE, unknown ones background."""
+    numbers = np.zeros(label.shape, np.uint8)
+    for number, values in enumerate(classes.values[1:], start=1):
+        numbers[np.isin(label, values)] = number
+    if ignore:
+        numbers[np.isin(label, ignore)] = IGNORE
+    return numbers
 
 
 def _extent(occupied: np.ndarray) -> list[int]:
@@ -125,15 +264,6 @@ def _extent(occupied: np.ndarray) -> list[int]:
     if not where.size:
         return [0, len(occupied)]
     return [max(0, int(where[0]) - CROP_MARGIN), min(len(occupied), int(where[-1]) + 1 + CROP_MARGIN)]
-
-
-def _normalised(raw: np.ndarray, intensity: str, path: str) -> np.ndarray:
-    if intensity == "none":
-        return raw
-    inside = raw[raw != 0].astype(np.float64)
-    if not inside.size or inside.std() == 0:
-        raise BadInput(f"{path}: its non-zero voxels have no spread, so no z-score; set preprocess.intensity: none")
-    return ((raw - inside.mean()) / inside.std()).astype(np.float32)
 
 
 def _to_stored(array: np.ndarray, geometry: dict) -> np.ndarray:

@@ -5,8 +5,10 @@ Validation and prediction share this file.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -27,8 +29,11 @@ def predict_probabilities(
     patch: list[int],
     device: torch.device,
     precision: str = "float32",
+    regions: list | None = None,
 ) -> np.ndarray:
-    """Softmax of the network over a stored image (channels, D,H,W) float32; returns (classes, D,H,W) float32.
+    """Class probabilities of a stored image (channels, D,H,W) float32; returns (outputs, D,H,W) float32.
+
+    They are the softmax of the logits, or, where the outputs are overlapping `regions`, the sigmoid of each.
 
     The network, in evaluation mode afterwards as before, sees 2-D slices along axis 0 at full size, or 3-D
     windows of the size of the training patch, half overlapping and weighted by a Gaussian. An image smaller
@@ -37,13 +42,20 @@ def predict_probabilities(
     training = model.training
     model.eval()
     run = _predict_slices if len(patch) == 2 else _predict_windows
-    probabilities = run(model, image, patch, device, precision)
+    activation = torch.sigmoid if regions else functools.partial(torch.softmax, dim=1)
+
+    def probabilities_of(batch: Tensor) -> Tensor:
+        with autocast(batch.device, precision):
+            logits = model(batch)
+        return activation(logits.float())
+
+    probabilities = run(probabilities_of, image, patch, device)
     model.train(training)
     return probabilities.cpu().numpy()
 
 
 def _predict_slices(
-    model: nn.Module, image: np.ndarray, patch: list[int], device: torch.device, precision: str
+    probabilities_of: Callable[[Tensor], Tensor], image: np.ndarray, patch: list[int], device: torch.device
 ) -> Tensor:
     depth, *size = image.shape[1:]
     padding, inside = _padding(size, patch)
@@ -52,12 +64,12 @@ def _predict_slices(
     for first in range(0, depth, count):
         slices = torch.from_numpy(np.array(image[:, first : first + count])).movedim(1, 0)  # (N,C,H,W)
         slices = F.pad(slices.to(device), padding, mode="replicate")
-        parts.append(_softmax(model, slices, precision)[(..., *inside)])
+        parts.append(probabilities_of(slices)[(..., *inside)])
     return torch.cat(parts).movedim(0, 1)
 
 
 def _predict_windows(
-    model: nn.Module, image: np.ndarray, patch: list[int], device: torch.device, precision: str
+    probabilities_of: Callable[[Tensor], Tensor], image: np.ndarray, patch: list[int], device: torch.device
 ) -> Tensor:
     padding, inside = _padding(image.shape[1:], patch)
     volume = torch.from_numpy(np.array(image)).to(device)[None]
@@ -70,19 +82,13 @@ def _predict_windows(
         boxes = [
             tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True)) for start in starts[first : first + count]
         ]
-        probabilities = _softmax(model, torch.stack([volume[(..., *box)] for box in boxes]), precision)
+        probabilities = probabilities_of(torch.stack([volume[(..., *box)] for box in boxes]))
         if total is None:
             total = torch.zeros((probabilities.shape[1], *volume.shape[1:]), device=device)
         for box, window in zip(boxes, probabilities, strict=True):
             total[(..., *box)] += window * weight
             weights[box] += weight
     return (total / weights)[(..., *inside)]
-
-
-def _softmax(model: nn.Module, batch: Tensor, precision: str) -> Tensor:
-    with autocast(batch.device, precision):
-        logits = model(batch)
-    return logits.float().softmax(dim=1)
 
 
 def _padding(size: list[int], least: list[int]) -> tuple[list[int], tuple[slice, ...]]:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.data.index import read_index
-from lib.data.nifti import write_label
+from lib.data.cases import read_index
+from lib.data.formats import label_suffix, write_label
 from lib.data.preprocess import restore
 from lib.data.split import verify_splits
 from lib.data.store import open_store
@@ -23,21 +23,22 @@ from lib.models import build_model
 
 
 def predict_cell(job: dict) -> dict:
-    """Write `{case}.nii.gz`, the file's label values, for the fold's test cases into the folder `job["output"]`.
+    """Write `{case}.nii.gz`, or `.png` of a picture, with the files' label values, for the fold's test cases.
 
-    Every slice or volume is predicted as in validation, without test-time augmentation; the probabilities are resampled
-    to the file's grid before the largest is taken. Returns {"cases", "seconds_per_case"}. Raises BadInput when the
+    They go into the folder `job["output"]`. Every slice or volume is predicted as in validation, without test-time
+    augmentation; the probabilities are resampled to the file's grid before the largest is taken. Returns {"cases",
+    "seconds_per_case"}. Raises BadInput when the
     weights are not those of the network.
     """
     protocol, patch = job["protocol"], job["protocol"]["patch"]
     store, splits = open_store(job["store"]), read_json(job["splits"])
     verify_splits(splits, store.patients, job["cell"]["fold"])
     test = [case for patient in splits["folds"][job["cell"]["fold"]]["test"] for case in splits["cases"][patient]]
-    images = read_index(job["index"]).set_index("case")["image"]
-    values = np.array(store.meta["values"])  # of the file, by class
+    cases = {case.case: case for case in read_index(job["index"])}
+    values, regions = np.array(store.meta["values"]), store.meta["regions"]  # values of the file, by class
 
     device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
-    model = build_model(job["model"], store.meta["channels"], len(values), len(patch))
+    model = build_model(job["model"], store.meta["channels"], store.outputs, len(patch))
     load_weights(model, Path(job["training"]) / "weights.pt")
     model = model.to(device).eval()
 
@@ -45,9 +46,10 @@ def predict_cell(job: dict) -> dict:
     with atomic(job["output"]) as output:
         output.mkdir()
         for case in test:
-            probabilities = predict_probabilities(model, store.image(case), patch, device, protocol["precision"])
-            classes = restore(probabilities, store.meta["cases"][case]["geometry"])
-            write_label(output / f"{case}.nii.gz", values[classes], like=images[case])
+            image, like = store.image(case, "test"), next(iter(cases[case].images.values()))
+            probabilities = predict_probabilities(model, image, patch, device, protocol["precision"], regions)
+            classes = restore(probabilities, store.meta["cases"][case]["geometry"], regions)
+            write_label(output / f"{case}{label_suffix(like)}", values[classes], like)
     return {"cases": len(test), "seconds_per_case": (time.monotonic() - started) / len(test)}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.data.store import IGNORE
 from lib.inference.forward import predict_probabilities
 from lib.training.sampler import TrainingCase
 
@@ -19,14 +20,19 @@ def mean_dice(
     device: torch.device,
     precision: str,
     interrupted: Callable[[], bool],
+    regions: list[list[int]] | None = None,
 ) -> float:
-    """Mean over cases of `foreground_dice`; raises InterruptedError once `interrupted()`."""
+    """Mean over cases of `foreground_dice`, or `region_dice`; raises InterruptedError once `interrupted()`."""
     scores = []
     for case in cases:
         if interrupted():
             raise InterruptedError
-        probabilities = predict_probabilities(model, case.image, patch, device, precision)
-        scores.append(foreground_dice(probabilities.argmax(axis=0), case.label, len(probabilities)))
+        probabilities = predict_probabilities(model, case.image, patch, device, precision, regions)
+        known = case.label != IGNORE
+        if regions:
+            scores.append(region_dice(probabilities[:, known] > 0.5, case.label[known], regions))
+        else:
+            scores.append(foreground_dice(probabilities.argmax(axis=0)[known], case.label[known], len(probabilities)))
     return float(np.mean(scores))
 
 
@@ -40,3 +46,13 @@ def foreground_dice(prediction: np.ndarray, reference: np.ndarray, classes: int)
     if not len(present):
         return 1.0
     return float(np.mean(2 * pairs[present, present] / size[present]))
+
+
+def region_dice(prediction: np.ndarray, reference: np.ndarray, regions: list[list[int]]) -> float:
+    """Mean Dice of `prediction` (R, N) bool over the regions, unions of classes, that either side has; 1 for none."""
+    scores = []
+    for inside, classes in zip(prediction, regions, strict=True):
+        truth = np.isin(reference, classes)
+        if size := np.count_nonzero(inside) + np.count_nonzero(truth):
+            scores.append(2 * np.count_nonzero(inside & truth) / size)
+    return float(np.mean(scores)) if scores else 1.0
