@@ -89,8 +89,8 @@ class Registry:
         return getattr(importlib.import_module(component.module), component.object_name)
 
     def check(self, recipe: dict, context: Iterable[str]) -> None:
-        """Raise BadInput unless `recipe` and all recipes inside it name a component, none but its parameters, and all of
-        these that have no default.
+        """Raise BadInput unless `recipe` and the recipes inside it name a component, only parameters of it, and all
+        parameters that have no default.
 
         `context` lists the parameters which the caller supplies; a recipe may not set them.
         """
