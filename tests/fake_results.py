@@ -9,6 +9,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from lib.data.cases import Case
+
 STRUCTURES = {"csf": 1, "gray_matter": 2, "white_matter": 3}
 PLACE = {"dataset": "brain_cohort", "condition": "clean", "protocol": "demo"}
 METHODS = {  # architecture+loss: mean Dice that the fake scores scatter around
@@ -267,8 +269,8 @@ def fake_curves(methods=METHODS, folds=2, seeds=3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def fake_images(folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int = 0) -> tuple[pd.DataFrame, dict]:
-    """Write nested ellipsoids of 44 × 56 × 18 voxels (1.5 × 1.25 × 4 mm) with axes flipped; index and prediction folders."""
+def fake_images(folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int = 0) -> tuple[list[Case], dict]:
+    """Write nested ellipsoids of 44 × 56 × 18 voxels (1.5 × 1.25 × 4 mm) with axes flipped; cases and prediction folders."""
     rng = np.random.default_rng(2)
     affine = np.diag([-1.5, 1.25, 4.0, 1.0])
     grid = np.stack(np.meshgrid(*(np.linspace(-1.15, 1.15, n) for n in (44, 56, 18)), indexing="ij"))
@@ -286,7 +288,7 @@ def fake_images(folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int =
         paths = folder / f"{case}_t1.nii.gz", folder / f"{case}_seg.nii.gz"
         nib.save(nib.Nifti1Image(image.astype(np.float32), affine), paths[0])
         nib.save(nib.Nifti1Image(reference, affine), paths[1])
-        index.append({"case": case, "patient": case, "image": str(paths[0]), "label": str(paths[1])})
+        index.append(Case(case, case, {"image": str(paths[0])}, {"label": str(paths[1])}))
         for method, level in methods.items():
             rows = scores[(scores["case"] == case) & (scores["method"] == method) & (scores["seed"] == seed)]
             if rows.empty or (rows["status"] == "failed").all():
@@ -300,7 +302,7 @@ def fake_images(folder: Path, scores: pd.DataFrame, methods=METHODS, seed: int =
             )
             nib.save(nib.Nifti1Image(guess, affine), out / f"{case}.nii.gz")
             folders[method, fold, seed] = out
-    return pd.DataFrame(index), folders
+    return index, folders
 
 
 def fake_check() -> dict:

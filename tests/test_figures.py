@@ -6,6 +6,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lib.config import Cell
+from lib.data.cases import Case
+from lib.data.formats import Geometry
 from lib.errors import BadInput
 from lib.figures import claims, curves, distributions, heatmap, montage, style
 from lib.ledger import gather_curves, gather_scores
@@ -403,7 +406,7 @@ def test_montage_shows_each_method_in_the_same_slice_with_its_own_contours(score
         assert [ax.get_aspect() for ax in panels] == pytest.approx([1.25 / 1.5] * len(panels))
         assert not panels[0].collections
         at = int(heading.split(" slice ")[1].split(" of ")[0]) - 1
-        files = {"reference": index.set_index("case").loc[case, "label"]}
+        files = {"reference": next(c for c in index if c.case == case).labels["label"]}
         for method in fake.METHODS:
             fold = int(scores.loc[scores["case"] == case, "fold"].iloc[0])
             if (folder := folders.get((method, fold, 0))) is not None:
@@ -462,8 +465,8 @@ def test_montage_names_a_broken_file(scores, images, tmp_path):
     case = montage.choose_cases(scores)[0][1]
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"not an image")
-    wrong = index.assign(image=index["image"].where(index["case"] != case, str(broken)))
-    with pytest.raises(BadInput, match=r"broken\.nii\.gz: cannot be read as an image"):
+    wrong = [replace(c, images={"image": str(broken)}) if c.case == case else c for c in index]
+    with pytest.raises(BadInput, match=r"broken\.nii\.gz: not a readable NIfTI file"):
         montage.draw(scores, wrong, folders, fake.STRUCTURES, [])
     fold = int(scores.loc[scores["case"] == case, "fold"].iloc[0])
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / f"{case}.nii.gz")
@@ -471,11 +474,20 @@ def test_montage_names_a_broken_file(scores, images, tmp_path):
         montage.draw(scores, index, {("unet_narrow+ce", fold, 0): tmp_path}, fake.STRUCTURES, ["unet_narrow+ce"])
 
 
-def test_two_dimensional_and_multi_channel_images_are_read(tmp_path):
-    nib.save(nib.Nifti1Image(np.ones((6, 7), np.float32), np.diag([0.5, 0.7, 1, 1])), tmp_path / "flat.nii.gz")
-    array, spacing = montage.read_volume(tmp_path / "flat.nii.gz")
-    assert array.shape == (6, 7, 1) and spacing[:2] == pytest.approx([0.5, 0.7])
-    channels = np.stack([np.zeros((3, 4, 5)), np.ones((3, 4, 5))], -1).astype(np.float32)
-    nib.save(nib.Nifti1Image(channels, np.eye(4)), tmp_path / "two.nii.gz")
-    array, _ = montage.read_volume(tmp_path / "two.nii.gz")
-    assert array.shape == (3, 4, 5) and array.max() == 0, "the first channel is shown"
+def test_pictures_stand_upright_and_keep_their_colours(tmp_path):
+    picture = np.zeros((30, 40, 3), np.uint8)
+    picture[2:12, 5:25, 0] = 250  # red, near the top, left of the middle
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray((picture[..., 0] > 0).astype(np.uint8)).save(tmp_path / "a_mask.png")
+    case = Case("a", "a", {"image": str(tmp_path / "a.png")}, {"label": str(tmp_path / "a_mask.png")})
+    rows = [("u+ce", "a", s, "dice", v, "scored", 0, 0) for s, v in (("wound", 0.9),)]
+    table = pd.DataFrame(rows, columns=["method", "case", "structure", "metric", "value", "status", "fold", "seed"])
+    figure = montage.draw(table, [case], {}, {"wound": 1}, [])
+    shown = figure.subfigs[0].axes[0].images[0]
+    array = np.asarray(shown.get_array())
+    assert array.ndim == 3 and array.shape[2] == 3
+    red = np.argwhere(array[..., 0] > array[..., 1])
+    assert red[:, 0].mean() > array.shape[0] / 2, "rows run upwards, so the top of the picture has high y"
+    volume = np.arange(24.0).reshape(2, 3, 4)
+    geometry = Geometry((2, 3, 4), np.diag([-1.0, 1, 1, 1]), "mm")
+    assert np.array_equal(montage.upright(volume, geometry), volume[::-1])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.data.cases import read_index
 from lib.figures import montage, style
 from lib.log import logged
 
@@ -16,6 +17,7 @@ def main(
     predictions: list[str],
     situation: tuple,
     structures: dict,
+    palette: dict | None,
     methods: list[str],
     pdf: str,
 ) -> None:
@@ -25,7 +27,7 @@ def main(
         architecture, loss, fold, seed, _ = folder.parts[-5:]
         folders[f"{architecture}+{loss}", int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = folder
     table = style.at(style.read_table(scores), situation)
-    figure = montage.draw(table, style.read_table(index), folders, structures, methods)
+    figure = montage.draw(table, read_index(index), folders, structures, methods, palette)
     style.save(figure, Path(pdf).with_suffix(""))
 
 
@@ -38,6 +40,7 @@ if __name__ == "__main__":
             list(snakemake.input.get("predictions", [])),
             (given.dataset, given.condition, given.protocol),
             dict(given.structures),
+            given.palette,
             list(given.methods),
             snakemake.output.pdf,
         )

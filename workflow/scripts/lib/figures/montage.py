@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from nibabel.orientations import apply_orientation, io_orientation
 
+from lib.data.cases import Case, load_image, load_label
+from lib.data.formats import Geometry, label_suffix, read_label
 from lib.errors import BadInput
 from lib.figures import style
 
@@ -21,23 +23,26 @@ Structures = Mapping[str, int | list[int]]
 
 def draw(
     scores: pd.DataFrame,
-    index: pd.DataFrame,
+    cases: list[Case],
     predictions: Mapping[tuple[str, int, int], Path],
     structures: Structures,
     methods: list[str],
+    palette: dict | None = None,
     metric: str = style.PRIMARY,
 ) -> Figure:
     """One block per case; within it image, reference, then `methods` in their order.
 
-    scores: rows of ONE dataset, condition and protocol. index: case, image, label (paths). predictions:
-    folder of each (method, fold, seed); a method is shown under the lowest seed that predicted the case.
-    structures: label value or values of each, as in the files.
+    scores: rows of ONE dataset, condition and protocol. cases: of the dataset. predictions: folder of each
+    (method, fold, seed); a method is shown under the lowest seed that predicted the case. structures: label
+    value or values of each, as in the files; palette: as of the dataset.
     """
-    cases = choose_cases(scores, metric)
-    if not cases:
+    chosen = choose_cases(scores, metric)
+    if not chosen:
         return style.notice("Montage: no case was scored.")
-    index = index.set_index("case")
-    blocks = [_read(role, case, scores, index, predictions, structures, methods, metric) for role, case in cases]
+    known = {case.case: case for case in cases}
+    blocks = [
+        _read(role, known[name], scores, predictions, structures, methods, palette, metric) for role, name in chosen
+    ]
     panels = 2 + len(methods)
     lines = -(-panels // 6)
     columns = -(-panels // lines)
@@ -101,29 +106,26 @@ def choose_slice(reference: np.ndarray, structures: Structures) -> int:
     return int(share.sum(axis=0).argmax())
 
 
-def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """First channel of an image in its closest canonical (RAS+) orientation, (X, Y, Z), and its spacing in
-    mm.
-    """
-    try:
-        image = nib.load(path)
-        array = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
-        raise BadInput(f"{path}: cannot be read as an image ({error}); the montage needs it") from error
-    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-    while array.ndim > 3:
-        array = array[..., 0]
-    canonical = nib.as_closest_canonical(nib.Nifti1Image(array, image.affine, dtype=array.dtype))
-    spacing = np.array(canonical.header.get_zooms()[:3], float)
-    return np.asanyarray(canonical.dataobj), spacing
+def upright(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """An array (X, Y, Z) with its axes turned to RAS; a picture (rows, columns, 1) with x to the right and y up."""
+    if geometry.unit == "px":
+        return np.flip(np.swapaxes(array, 0, 1), 1)
+    return apply_orientation(array, io_orientation(geometry.affine))
 
 
-def _read(role, case, scores, index, predictions, structures, methods, metric) -> dict:
+def _read(role, case, scores, predictions, structures, methods, palette, metric) -> dict:
     """Everything one block shows: image plane, reference plane, window, aspect, and (plane, caption) per
     method.
     """
-    image, spacing = read_volume(index.loc[case, "image"])
-    reference, _ = read_volume(index.loc[case, "label"])
+    channels, geometry = load_image(case)
+    coloured = geometry.unit == "px" and len(channels) == 3
+    channels = [upright(channel, geometry) for channel in (channels if coloured else channels[:1])]
+    image = channels[0]
+    reference, _ = load_label(case, structures, palette)
+    shape = reference.shape
+    reference = upright(reference, geometry)
+    order = [1, 0, 2] if geometry.unit == "px" else np.argsort(io_orientation(geometry.affine)[:, 0])
+    spacing = geometry.spacing[order]
     # Slices lie across the coarsest axis, the one between acquired planes; axial when voxels are cubes.
     flat = min(image.shape) == 1
     through = int(np.argmin(image.shape) if flat else np.argmax(np.round(spacing, 3) * [1, 1, 1.0001]))
@@ -133,32 +135,34 @@ def _read(role, case, scores, index, predictions, structures, methods, metric) -
     def plane(volume: np.ndarray) -> np.ndarray:
         return np.take(volume, at, axis=through)
 
-    rows = scores[(scores["case"] == case) & (scores["metric"] == metric)]
-    shown = {method: _prediction(method, case, rows, predictions, reference.shape) for method in methods}
-    shown = {m: (None if v is None else plane(v), caption) for m, (v, caption) in shown.items()}
+    rows = scores[(scores["case"] == case.case) & (scores["metric"] == metric)]
+    shown = {method: _prediction(method, case, rows, predictions, shape) for method in methods}
+    shown = {m: (None if v is None else plane(upright(v, geometry)), caption) for m, (v, caption) in shown.items()}
     foreground = np.isin(plane(reference), _labels(structures))
     for labels, _ in shown.values():
         if labels is not None:
             foreground = foreground | np.isin(labels, _labels(structures))
     crop = _crop(foreground)
-    pixels = plane(image)[crop].astype(float)
+    pixels = np.stack([plane(channel)[crop].astype(float) for channel in channels], axis=-1)
     finite = pixels[np.isfinite(pixels)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
     window = (
         low,
         high + 0.2 * (high - low),
     )  # the brightest tissue stays grey, so that light contours show on it
-    size = [n * spacing[axis] for n, axis in zip(pixels.shape, plane_axes, strict=True)]
+    size = [n * spacing[axis] for n, axis in zip(pixels.shape[:2], plane_axes, strict=True)]
     name = {0: "sagittal", 1: "coronal", 2: "axial"}[through]
     over_methods = rows.loc[rows["status"] != "failed", "value"].mean()
     mean = f"mean {style.METRIC_NAMES[metric]} of all methods {over_methods:.3f}"
+    where = "" if geometry.unit == "px" else f" · {name} slice {at + 1} of {image.shape[through]}"
     return {
-        "title": f"{role}: {case} · {mean} · {name} slice {at + 1} of {image.shape[through]}",
+        "title": f"{role}: {case.case} · {mean}{where}",
         "pixels": pixels,
         "window": window,
         "pixel": [spacing[axis] for axis in plane_axes],
         "aspect": size[1] / size[0],
-        "flip": plane_axes[0] == 0,  # radiological: the patient's right on the viewer's left
+        # radiological: the patient's right on the viewer's left
+        "flip": plane_axes[0] == 0 and geometry.unit == "mm",
         "reference": plane(reference)[crop],
         "methods": {m: (None if v is None else v[crop], caption) for m, (v, caption) in shown.items()},
     }
@@ -171,9 +175,10 @@ def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | No
         return None, "missing"
     scored = mine[mine["status"] != "failed"]
     for (seed, fold), values in scored.groupby(["seed", "fold"]):
-        path = Path(predictions.get((method, int(fold), int(seed)), "")) / f"{case}.nii.gz"
+        folder = Path(predictions.get((method, int(fold), int(seed)), ""))
+        path = folder / f"{case.case}{label_suffix(next(iter(case.images.values())))}"
         if path.is_file():
-            volume, _ = read_volume(path)
+            volume, _ = read_label(path)
             if volume.shape != shape:
                 raise BadInput(f"{path}: shape {volume.shape}, but the reference has {shape}; predict this cell again")
             return (
@@ -205,8 +210,10 @@ def _show(ax: Axes, block: dict, labels: np.ndarray | None, structures: Structur
     pixels = block["pixels"]
     if labels is None and ax.get_subplotspec().num1 > 1:
         pixels = np.full_like(pixels, block["window"][0])
+    low, high = block["window"]
+    shown = np.clip((pixels - low) / max(high - low, 1e-12), 0, 1).transpose(1, 0, 2)
     ax.imshow(
-        pixels.T, cmap="gray", vmin=block["window"][0], vmax=block["window"][1], origin="lower",
+        shown if shown.shape[2] == 3 else shown[..., 0], cmap="gray", vmin=0, vmax=1, origin="lower",
         interpolation="nearest", aspect=block["pixel"][1] / block["pixel"][0],
     )  # fmt: skip
     if labels is not None:
