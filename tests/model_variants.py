@@ -1,0 +1,138 @@
+"""Small variants of every architecture, for the tests that go over the whole registry, and how they are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib.models import build_model
+
+CLASSES = 3
+CHANNELS = 2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe narrow enough for tests, and what its docstring promises."""
+
+    recipe: dict
+    minimum: int  # pixels along every axis that the network accepts
+    dims: tuple[int, ...] = (2, 3)
+    outputs: int = 1  # logits in training: 1, or the levels of deep supervision
+    volume_minimum: tuple[int, int, int] | None = None  # where the axes of volumes differ
+    rate: float = 1e-2  # learning rate at which it overfits two pictures
+
+    @property
+    def name(self) -> str:
+        return self.recipe["name"]
+
+    def __str__(self) -> str:
+        return "-".join(_words(self.recipe))
+
+    def smallest(self, dims: int) -> tuple[int, ...]:
+        if dims == 3 and self.volume_minimum:
+            return self.volume_minimum
+        return (self.minimum,) * dims
+
+    def odd(self, dims: int) -> tuple[int, ...]:
+        """An anisotropic size that is a multiple of nothing."""
+        return tuple(n + more for n, more in zip(self.smallest(dims), (1, 7, 4), strict=False))
+
+
+def _words(recipe: dict) -> list[str]:
+    words = []
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            words += _words(value) if "name" in value else [key]
+        elif key == "name":
+            words.append(value)
+        elif isinstance(value, bool):
+            words.append(key if value else f"no {key}")
+        elif key != "width":
+            words.append(str(value))
+    return words
+
+
+UNET = {"name": "unet", "width": 4}
+VARIANTS = [
+    Variant({"name": "attention_unet", "width": 4}, 16),
+    Variant({"name": "dmfnet", "width": 4}, 16),
+    Variant({"name": "hdc_duc", "of": UNET}, 31),
+    Variant({"name": "hdc_duc", "of": {**UNET, "deep_supervision": True}}, 31, dims=(2,), outputs=4),
+    Variant({"name": "nas_unet", "width": 4, "depth": 3}, 8),
+    Variant({"name": "nas_unet", "width": 4, "depth": 3, "genotype": "v2"}, 8, dims=(2,)),
+    Variant({"name": "pcnet", "width": 4}, 6, volume_minimum=(1, 6, 6)),
+    Variant({"name": "pnet", "width": 4}, 17),
+    Variant({"name": "reversible_unet", "width": 4}, 16),
+    Variant({"name": "reversible_unet", "width": 4, "blocks": 2}, 16, dims=(2,)),
+    Variant({"name": "segnet", "width": 4}, 32),
+    Variant({"name": "segnet_basic", "width": 4}, 16),
+    Variant({"name": "shallow_segnet", "width": 4}, 8),
+    Variant({"name": "shallow_segnet", "width": 4, "upsampling": "unpool"}, 8),
+    Variant({"name": "ts_unet", "width": 4}, 16),
+    Variant({"name": "u2net_3d", "width": 4, "pools": 3}, 8),
+    Variant({"name": "u2net_3d", "width": 4, "pools": 3, "separable": False}, 8, dims=(3,)),
+    Variant(UNET, 16),
+    *(Variant({**UNET, "normalisation": kind}, 16) for kind in ("instance", "group", "none")),
+    Variant({**UNET, "residual": True}, 16),
+    Variant({**UNET, "deep_supervision": True}, 16, outputs=4),
+    Variant({"name": "unet_plus_plus", "width": 4}, 16),
+    Variant({"name": "unet_plus_plus", "width": 4, "deep_supervision": True}, 16, outputs=4, dims=(2,)),
+    Variant({"name": "vnet", "width": 4}, 16),
+]
+
+
+def build(
+    recipe: dict, spatial_dims: int = 2, seed: int = 0, channels: tuple[int, int] = (CHANNELS, CLASSES)
+) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model(recipe, *channels, spatial_dims)
+
+
+def parameters(recipe: dict, inputs: int, outputs: int, spatial_dims: int) -> int:
+    """How many parameters a network has, without the time and memory to draw them."""
+    with torch.device("meta"):
+        model = build_model(recipe, inputs, outputs, spatial_dims)
+    return sum(p.numel() for p in model.parameters())
+
+
+@dataclass(frozen=True)
+class Step:
+    weights: dict[str, Tensor]  # before
+    logits: list[Tensor]
+    gradients: dict[str, Tensor]
+
+
+def step(recipe: dict, size: tuple[int, ...], precision: torch.dtype = torch.float32, device: str = "cpu") -> Step:
+    """Build a network, and take the gradient of a random sum of its logits for a batch of two."""
+    model = build(recipe, len(size)).to(device)
+    weights = {name: t.clone() for name, t in model.state_dict().items()}
+    torch.manual_seed(1)  # dropout
+    x = torch.rand(2, CHANNELS, *size).to(device)
+    with torch.autocast(device, precision, enabled=precision != torch.float32):
+        logits = model(x)
+    logits = [y.float() for y in (logits if isinstance(logits, list) else [logits])]
+    sum((y * torch.rand(y.shape).to(device)).sum() for y in logits).backward()
+    return Step(weights, logits, {name: p.grad for name, p in model.named_parameters()})
+
+
+def assert_same(one: Step, other: Step) -> None:
+    """Two steps have equal bits: weights, logits and gradients."""
+    assert all(torch.equal(t, other.weights[name]) for name, t in one.weights.items())
+    assert all(torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True))
+    for name, gradient in one.gradients.items():
+        assert torch.equal(gradient, other.gradients[name]), f"the gradient of {name} differs between two equal steps"
+
+
+def executed(model: nn.Module, x: Tensor) -> list[tuple[str, int, int]]:
+    """(layer type, output channels, height) of the layers without parts, in the order of execution."""
+    order = []
+    for layer in model.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(
+                lambda layer, _, y: order.append((type(layer).__name__, y.shape[1], y.shape[2]))
+            )
+    model(x)
+    return order
