@@ -1,9 +1,9 @@
-"""List the cases of a dataset from its folder and file name patterns."""
+"""List the cases of a dataset from its folder and its block of the configuration."""
 
 from typing import TYPE_CHECKING
 
+from lib.data.cases import write_index
 from lib.data.index import index_cases
-from lib.files import write_table
 from lib.log import logged
 
 if TYPE_CHECKING:
@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        index = index_cases(snakemake.params.folder, snakemake.params.files)
-        write_table(snakemake.output.index, index)
-        print(f"{len(index)} cases of {index['patient'].nunique()} patients")
+        cases = index_cases(snakemake.params.folder, snakemake.params.dataset)
+        write_index(snakemake.output.index, cases)
+        print(f"{len(cases)} cases of {len({case.patient for case in cases})} patients")
