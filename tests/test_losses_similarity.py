@@ -10,7 +10,8 @@ import torch
 from monai.losses import DiceLoss, GeneralizedDiceLoss, MCCLoss, TverskyLoss
 
 from lib.errors import BadInput
-from lib.losses import LOSSES, build_loss
+from lib.losses import build_loss
+from lib.losses.recipes import LOSSES
 
 FAMILY = ("dice", "jaccard", "tversky", "f_beta", "sokal_sneath", "kulczynski", "ochiai", "mcc", "generalised_dice")
 SHAPES = [(3, 4, 13, 10), (2, 4, 6, 7, 9)]

@@ -88,7 +88,7 @@ def test_a_name_registered_twice_is_refused(registry):
 
 def test_planning_imports_no_torch():
     program = (
-        "import sys; sys.path.insert(0, 'workflow/scripts'); from lib.config import MODELS, LOSSES;"
+        "import sys; sys.path.insert(0, 'workflow/scripts'); from lib.config import MODELS; from lib.losses.recipes import LOSSES;"
         "assert {'unet', 'segnet'} <= set(MODELS.available()) and 'cross_entropy' in LOSSES.available();"
         "MODELS.check({'name': 'unet', 'width': 8}, ('in_channels', 'out_channels', 'spatial_dims')); assert 'torch' not in sys.modules"
     )

@@ -150,10 +150,15 @@ def test_foreground_dice_by_hand():
 
 def test_class_frequencies_count_the_given_cases_only():
     entries = {"a": {"voxels": [5, 3, 0]}, "b": {"voxels": [10, 0, 2]}, "c": {"voxels": [100, 100, 100]}}
-    assert trainer.class_frequencies({"cases": entries}, ["a", "b"]) == {
+    assert trainer.class_frequencies({"cases": entries, "regions": None}, ["a", "b"]) == {
         "voxels": [15, 3, 2],
         "voxels_of_cases_with_class": [20, 8, 12],
     }
+    of_regions = trainer.class_frequencies({"cases": entries, "regions": [[1, 2], [2]]}, ["a", "b"])
+    assert of_regions == [
+        {"voxels": [15, 5], "voxels_of_cases_with_class": [20, 20]},
+        {"voxels": [18, 2], "voxels_of_cases_with_class": [20, 12]},
+    ]
 
 
 # --- train_cell

@@ -87,6 +87,7 @@ def tiny_store(folder: Path, spatial_dims: int = 2, shape: tuple[int, int, int] 
         }
     meta = {
         "dataset": "tiny", "condition": "clean", "classes": ["background", "ball", "box"], "values": [0, 10, 20],
+        "regions": None,
         "channels": 1, "spatial_dims": spatial_dims, "slice_axis": 0 if spatial_dims == 2 else None, "cases": cases,
     }  # fmt: skip
     write_json(folder / "store/store.json", meta)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.losses.checks import check_number
 from lib.losses.cross_entropy import cross_entropy_map
+from lib.losses.pixel import PixelLoss
 from lib.registry import register
 
 
 @register("border_weighted_cross_entropy")
-class BorderWeightedCrossEntropy(nn.Module):
+class BorderWeightedCrossEntropy(PixelLoss):
     """The mean over pixels of w CE,  w = 1 + w0 exp(-(d1 + d2)^2 / (2 sigma^2))  (Ronneberger 2015).
 
     d1, d2: distance of the pixel to the nearest and the second nearest object, 0 inside it, in pixels of the training
@@ -22,7 +23,7 @@ class BorderWeightedCrossEntropy(nn.Module):
     by a rule that it does not give. Reconstruction: for semantic labels an object is a connected component (neighbours
     across corners count) of one foreground class, so that where classes touch, pixels on both sides weigh most;
     w_c = 1; the mean divides by the number of pixels, not by the sum of weights. An image with fewer than two objects
-    has w = 1 and plain cross-entropy.
+    has w = 1 and plain cross-entropy. Ignored pixels belong to no object; distances pass through them.
     Distances are computed by scipy on the CPU from the labels as augmented, and on CUDA each step waits for them: one
     exact distance transform per object, within 6.5 sigma of it (beyond, the term is below 1e-8 w0). Cost: about one
     such transform per object and step, and so large for labels torn into many pieces.
@@ -34,10 +35,10 @@ class BorderWeightedCrossEntropy(nn.Module):
         check_number("border_weighted_cross_entropy", "sigma", sigma, 0.1)
         self.w0, self.sigma = w0, sigma
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
+    def pixel_map(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
         loss = cross_entropy_map(logits, target)
         weights = np.stack([border_weights(labels, self.w0, self.sigma) for labels in target.cpu().numpy()])
-        return (torch.from_numpy(weights).to(loss) * loss).mean()
+        return torch.from_numpy(weights).to(loss) * loss
 
 
 def border_weights(labels: np.ndarray, w0: float, sigma: float) -> np.ndarray:

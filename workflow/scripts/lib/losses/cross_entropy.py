@@ -10,22 +10,25 @@ import math
 import statistics
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.errors import BadInput
+from lib.losses.pixel import PixelLoss, mean_over_valid
 from lib.registry import did_you_mean, register
 
-WEIGHTINGS = ("median_frequency", "inverse_frequency")
+WEIGHTINGS = ("median_frequency", "inverse_frequency", "inverse_square_root", "enet")
 
 
 @register("cross_entropy")
-class CrossEntropy(nn.Module):
+class CrossEntropy(PixelLoss):
     """Cross-entropy; with weights, sum_p w[y_p] CE(p) / sum_p w[y_p], torch's reduction="mean".
 
     weights: None (every pixel counts the same), a list of one weight per class (background first), or one of
     - `median_frequency` (SegNet, Badrinarayanan 2017; Eigen & Fergus 2015): w_c = median(f) / f_c, where
       f_c = voxels of class c / voxels of the training cases that contain c;
-    - `inverse_frequency`: w_c = N / (C N_c) over the training cases of the fold.
+    - `inverse_frequency`: w_c = N / (C N_c) over the training cases of the fold;
+    - `inverse_square_root`: w_c = 1 / sqrt(N_c / N);
+    - `enet` (Paszke 2016): w_c = 1 / ln(1.02 + N_c / N), from 1.4 to 50.
     A class that no training case contains gets weight 0 and counts in neither the median nor C: nothing can
     be learnt about it. Where every pixel of a batch has weight 0, the loss is 0.
     The "weighted cross-entropy" of the Shallow SegNet paper has an unknown formula; `median_frequency`,
@@ -43,12 +46,12 @@ class CrossEntropy(nn.Module):
         values = None if weights is None else _weights(weights, classes, class_frequencies)
         self.register_buffer("weight", None if values is None else torch.tensor(values), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
+    def pixel_map(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
         loss = cross_entropy_map(logits, target)
         if self.weight is None:
-            return loss.mean()
+            return loss
         weight = self.weight.to(loss)[target]
-        return (weight * loss).sum() / weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
+        return weight * loss / mean_over_valid(weight, valid).clamp(min=torch.finfo(loss.dtype).tiny)
 
 
 def cross_entropy_map(logits: Tensor, target: Tensor) -> Tensor:
@@ -91,7 +94,13 @@ def _weights(
             )
         if weights == "median_frequency":
             return median_frequency_weights(class_frequencies)
-        return inverse_frequency_weights(class_frequencies)
+        if weights == "inverse_frequency":
+            return inverse_frequency_weights(class_frequencies)
+        voxels = class_frequencies["voxels"]
+        shares = [n / sum(voxels) for n in voxels]
+        if weights == "enet":
+            return [1 / math.log(1.02 + share) if share else 0.0 for share in shares]
+        return [share**-0.5 if share else 0.0 for share in shares]
 
     if not isinstance(weights, list | tuple) or not all(_is_weight(w) for w in weights):
         raise BadInput(

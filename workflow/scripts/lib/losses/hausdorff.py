@@ -1,9 +1,12 @@
 """Losses of distance: average Hausdorff, Hausdorff from distance transforms (Karimi 2020) and its log, boundary.
 
-Softmax probabilities p and one-hot reference g of the foreground classes, one by one; distances in the unit of
-`spacing` (mm per axis, which the data give; without it, pixels), between voxel centres. Distance transforms are exact
-and are computed by scipy, on the CPU, of the labels as augmented and, where stated, of the thresholded prediction. They
-make these the slowest losses (see each), and on CUDA every step waits for them. No gradient flows through distances.
+Softmax probabilities p and one-hot reference g of the foreground classes, one by one; distances in mm by each image's
+spacing (without it, in pixels), between voxel centres. Distance transforms are exact and are computed by scipy, on the
+CPU, of the labels as augmented and, where stated, of the thresholded prediction. They make these the slowest losses
+(see each), and on CUDA every step waits for them. No gradient flows through distances.
+Ignored pixels are neither inside nor outside of a set: they are left out of sums and means, the distance to a set is
+that to its known pixels, that to a border the distance to the nearest known pixel of the other kind, and both pass
+through ignored pixels as if these were empty space. So what the network says there does not matter.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from lib.errors import BadInput
 from lib.losses.checks import check_number
+from lib.losses.pixel import mean_over_valid
 from lib.losses.similarity import mean_over_classes, probabilities_and_one_hot
 from lib.registry import register
 
 SMOOTH = 1e-5  # pixels; keeps the mean distance of an empty prediction finite
+LEAST = 1e-3  # of the diagonal; keeps the generalised mean finite
 
 
 @register("average_hausdorff")
@@ -38,25 +42,79 @@ class AverageHausdorff(nn.Module):
     Cost: two transforms per image and foreground class; on one core some 25 times cross-entropy.
     """
 
-    def __init__(self, spacing: list[float] | None = None):
-        super().__init__()
-        self.spacing = spacing
+    def forward(
+        self, logits: Tensor, target: Tensor, valid: Tensor | None = None, spacing: Tensor | None = None, **batch
+    ) -> Tensor:
+        p, g = _foreground(logits, target, valid)
+        step = _step(spacing, p)
+        diagonal = np.linalg.norm(np.multiply(p.shape[2:], step), axis=1)  # (B,)
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = _foreground(logits, target)
-        step = _step(self.spacing, p)
-        diagonal = float(np.linalg.norm(np.multiply(p.shape[2:], step)))
-
-        def distance(mask: np.ndarray) -> np.ndarray:
+        def distance(mask: np.ndarray, image: int) -> np.ndarray:
             if not mask.any():
-                return np.full(mask.shape, diagonal)
-            return ndimage.distance_transform_edt(~mask, sampling=step)
+                return np.full(mask.shape, diagonal[image])
+            return ndimage.distance_transform_edt(~mask, sampling=step[image])
 
         to_reference, to_prediction = transform(g > 0, distance, p), transform(p > 0.5, distance, p)
         size = g.flatten(2).sum(2)
         false = (p * to_reference).flatten(2).sum(2) / (p.flatten(2).sum(2) + SMOOTH)
         missed = (g * (1 - p) * to_prediction).flatten(2).sum(2) / size.clamp(min=1)
-        return mean_over_classes((false + missed) / diagonal, size, background=True, empty="skip")
+        share = (false + missed) / torch.from_numpy(diagonal).to(p).unsqueeze(1)
+        return mean_over_classes(share, size, background=True, empty="skip")
+
+
+@register("weighted_hausdorff")
+class WeightedHausdorff(nn.Module):
+    """Weighted average Hausdorff distance, as a share of the image diagonal d_max (Ribera 2019):
+
+        L = sum_x p(x) d(x, g) / (sum p + smooth) + mean over y in g of M_x[p(x) d(x, y) + (1 - p(x)) d_max],
+
+    d(x, g) = distance of x to the nearest reference pixel, M = the generalised mean over all pixels x with exponent
+    alpha, a smooth minimum. Other than `average_hausdorff` it thresholds nothing, so that its second term has a
+    gradient wherever p > 0, and it is not 0 at p = g, since M is no minimum. Mean and absent classes: as there.
+    alpha: below 0; towards minus infinity M becomes the minimum. -9 is the authors' choice.
+    points: at most so many reference pixels y per image and class enter the second term, evenly spread in raster order.
+    Known: the formula and alpha. Ours: for segmentation instead of points, the normalised distances, `points`, and that
+    what M takes is at least 0.001, which keeps its power finite.
+    Cost: one transform, and `points` distances to every pixel per image and foreground class, in memory too, so for 2-D
+    or small patches only; on one core some 500 times cross-entropy.
+    """
+
+    def __init__(self, alpha: float = -9.0, points: int = 64):
+        super().__init__()
+        check_number("weighted_hausdorff", "alpha", alpha, -100, -0.01)
+        check_number("weighted_hausdorff", "points", points, 1)
+        self.alpha, self.points = alpha, int(points)
+
+    def forward(
+        self, logits: Tensor, target: Tensor, valid: Tensor | None = None, spacing: Tensor | None = None, **batch
+    ) -> Tensor:
+        p, g = _foreground(logits, target, valid)
+        steps = torch.from_numpy(_step(spacing, p))
+        total, count = 0 * p.sum(), 0
+        for image, step in enumerate(steps):
+            places = torch.cartesian_prod(*(torch.arange(n) * s for n, s in zip(p.shape[2:], step, strict=True)))
+            places = places.view(-1, len(step)).to(p)
+            known = None if valid is None else valid[image].flatten()
+            d_max = torch.linalg.vector_norm(torch.tensor(p.shape[2:]) * step).item()
+            to_reference = transform(
+                g[image : image + 1] > 0,
+                lambda m, _, s=step: ndimage.distance_transform_edt(~m, sampling=s.numpy()) if m.any() else 0.0 * m,
+                p,
+            )
+            for c in range(p.shape[1]):
+                inside = g[image, c].flatten().nonzero()[:, 0]
+                if not len(inside):
+                    continue
+                q = p[image, c].flatten()
+                false = (q * to_reference[0, c].flatten()).sum() / (q.sum() + SMOOTH)
+                chosen = inside[torch.linspace(0, len(inside) - 1, min(self.points, len(inside))).long().to(p.device)]
+                sites = places if known is None else places[known]
+                q = q if known is None else q[known]
+                d = torch.cdist(sites, places[chosen], compute_mode="donot_use_mm_for_euclid_dist") / d_max
+                far = q[:, None] * d + (1 - q[:, None])  # in [0, 1]
+                missed = (far.clamp(min=LEAST) ** self.alpha).mean(0) ** (1 / self.alpha)
+                total, count = total + false / d_max + missed.mean(), count + 1
+        return total / max(count, 1)
 
 
 @register("hausdorff_dt")
@@ -65,32 +123,36 @@ class HausdorffDT(nn.Module):
 
     D: distance to the border of a mask, from inside and outside, 0 where the mask is empty or everything, which has no
     border; D_p is that of p > 0.5. The mean is over images, foreground classes and pixels, so a class that an image
-    lacks counts, through D_p. In (the unit of spacing)^alpha, not divided by the size of the image: choose its weight
-    in a sum with that in mind.
+    lacks counts, through D_p. In mm^alpha, not divided by the size of the image: choose its weight in a sum with that
+    in mind.
     alpha: how much large errors dominate; 2 is the paper's choice. MONAI's HausdorffDTLoss is the same with spacing 1.
     Cost: four transforms per image and foreground class; on one core some 65 times cross-entropy.
     """
 
-    def __init__(self, alpha: float = 2.0, spacing: list[float] | None = None):
+    def __init__(self, alpha: float = 2.0):
         super().__init__()
         check_number("hausdorff_dt", "alpha", alpha, 0)
-        self.alpha, self.spacing = alpha, spacing
+        self.alpha = alpha
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        return hausdorff_dt(logits, target, self.alpha, self.spacing)
+    def forward(
+        self, logits: Tensor, target: Tensor, valid: Tensor | None = None, spacing: Tensor | None = None, **batch
+    ) -> Tensor:
+        return hausdorff_dt(logits, target, self.alpha, valid, spacing)
 
 
 @register("log_hausdorff_dt")
 class LogHausdorffDT(nn.Module):
     """log(1 + hausdorff_dt), which keeps large distances from drowning the other terms of a sum. The rest: as there."""
 
-    def __init__(self, alpha: float = 2.0, spacing: list[float] | None = None):
+    def __init__(self, alpha: float = 2.0):
         super().__init__()
         check_number("log_hausdorff_dt", "alpha", alpha, 0)
-        self.alpha, self.spacing = alpha, spacing
+        self.alpha = alpha
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        return torch.log1p(hausdorff_dt(logits, target, self.alpha, self.spacing))
+    def forward(
+        self, logits: Tensor, target: Tensor, valid: Tensor | None = None, spacing: Tensor | None = None, **batch
+    ) -> Tensor:
+        return torch.log1p(hausdorff_dt(logits, target, self.alpha, valid, spacing))
 
 
 @register("boundary")
@@ -99,55 +161,67 @@ class Boundary(nn.Module):
 
     The paper's is the mean of phi p; subtracting the constant phi g moves its minimum, reached at p = g, to 0 and
     changes no gradient. phi is 0 for a class that an image lacks or fills; the mean is over images, foreground classes
-    and pixels, all of them. In the unit of spacing. The authors' code takes one pixel off the distances inside; this
-    does not, so that pixels on either side of a border weigh the same.
-    Alone it has the bad optimum of predicting nothing where objects are small: use it in a sum, as the paper does.
+    and pixels, all of them. In mm. The authors' code takes one pixel off the distances inside; this does not, so that
+    pixels on either side of a border weigh the same.
+    Alone it has the bad optimum of predicting nothing where objects are small: use it in a sum, with a ramp, as the
+    paper does.
     Cost: two transforms per image and foreground class, all of the labels; on one core some 25 times cross-entropy.
     """
 
-    def __init__(self, spacing: list[float] | None = None):
-        super().__init__()
-        self.spacing = spacing
+    def forward(
+        self, logits: Tensor, target: Tensor, valid: Tensor | None = None, spacing: Tensor | None = None, **batch
+    ) -> Tensor:
+        p, g = _foreground(logits, target, valid)
+        step, known = _step(spacing, p), _known(valid, p)
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = _foreground(logits, target)
-        step = _step(self.spacing, p)
+        def signed(mask: np.ndarray, image: int) -> np.ndarray:
+            return border_distance(mask, step[image], known[image]) * np.where(mask, -1, 1)
 
-        def signed(mask: np.ndarray) -> np.ndarray:
-            return border_distance(mask, step) * np.where(mask, -1, 1)
-
-        return (transform(g > 0, signed, p) * (p - g)).mean()
+        return _mean(transform(g > 0, signed, p) * (p - g), valid)
 
 
-def hausdorff_dt(logits: Tensor, target: Tensor, alpha: float, spacing: list[float] | None) -> Tensor:
+def hausdorff_dt(logits: Tensor, target: Tensor, alpha: float, valid: Tensor | None, spacing: Tensor | None) -> Tensor:
     """The loss of that name."""
-    p, g = _foreground(logits, target)
-    step = _step(spacing, p)
-    powers = [transform(mask, lambda m: border_distance(m, step) ** alpha, p) for mask in (p > 0.5, g > 0)]
-    return ((p - g) ** 2 * (powers[0] + powers[1])).mean()
+    p, g = _foreground(logits, target, valid)
+    step, known = _step(spacing, p), _known(valid, p)
+
+    def power(mask: np.ndarray, image: int) -> np.ndarray:
+        return border_distance(mask, step[image], known[image]) ** alpha
+
+    powers = [transform(mask, power, p) for mask in (p > 0.5, g > 0)]
+    return _mean((p - g) ** 2 * (powers[0] + powers[1]), valid)
 
 
-def border_distance(mask: np.ndarray, step: list[float]) -> np.ndarray:
-    """Distance of each voxel to the nearest of the other kind; 0 where there is only one kind."""
-    if not mask.any() or mask.all():
+def border_distance(mask: np.ndarray, step: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """Distance of each voxel to the nearest known one of the other kind; 0 where there is only one kind."""
+    outside = ~mask if known is None else ~mask & known
+    mask = mask if known is None else mask & known
+    if not mask.any() or not outside.any():
         return np.zeros(mask.shape)
-    inside, outside = (ndimage.distance_transform_edt(m, sampling=step) for m in (mask, ~mask))
-    return inside + outside
+    to_outside, to_mask = (ndimage.distance_transform_edt(~m, sampling=step) for m in (outside, mask))
+    return np.where(mask, to_outside, to_mask)
 
 
-def transform(masks: Tensor, function: Callable[[np.ndarray], np.ndarray], like: Tensor) -> Tensor:
-    """`function` of every mask (*S) of masks (B, C, *S), on the device and of the type of `like`."""
-    maps = np.stack([function(mask) for mask in masks.flatten(0, 1).cpu().numpy()])
-    return torch.from_numpy(maps).to(like).view(masks.shape)
+def transform(masks: Tensor, function: Callable[[np.ndarray, int], np.ndarray], like: Tensor) -> Tensor:
+    """`function(mask (*S), image)` of masks (B, C, *S), on the device and of the type of `like`."""
+    maps = np.stack([[function(mask, image) for mask in each] for image, each in enumerate(masks.cpu().numpy())])
+    return torch.from_numpy(maps).to(like)
 
 
-def _foreground(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    p, g = probabilities_and_one_hot(logits, target)
+def _foreground(logits: Tensor, target: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    p, g = probabilities_and_one_hot(logits, target, valid)
     return p[:, 1:], g[:, 1:]
 
 
-def _step(spacing: list[float] | None, maps: Tensor) -> list[float]:
-    dims = maps.dim() - 2
-    if spacing is not None and len(spacing) != dims:
-        raise BadInput(f"A loss of distance got spacing {spacing} for {dims}-D maps; give one number per spatial axis.")
-    return [float(size) for size in spacing or [1.0] * dims]
+def _step(spacing: Tensor | None, maps: Tensor) -> np.ndarray:
+    """(B, d), of a pixel along each axis."""
+    return np.ones((len(maps), maps.dim() - 2)) if spacing is None else spacing.numpy()
+
+
+def _known(valid: Tensor | None, maps: Tensor) -> list[np.ndarray | None]:
+    return [None] * len(maps) if valid is None else list(valid.cpu().numpy())
+
+
+def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean over valid pixels of maps (B, C, *S)."""
+    return mean_over_valid(values, None if valid is None else valid.unsqueeze(1).expand_as(values))

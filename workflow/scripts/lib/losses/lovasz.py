@@ -28,8 +28,8 @@ class Lovasz(nn.Module):
         check_choice("lovasz", "over", over, OVER)
         self.background, self.over = background, over
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = (x.movedim(1, 0).flatten(2) for x in probabilities_and_one_hot(logits, target))  # (C, B, pixels)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
+        p, g = (x.movedim(1, 0).flatten(2) for x in probabilities_and_one_hot(logits, target, valid))  # (C, B, pixels)
         if self.over == "batch":
             p, g = p.flatten(1).unsqueeze(1), g.flatten(1).unsqueeze(1)
         errors = (g - p).abs()

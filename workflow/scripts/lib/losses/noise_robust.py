@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from lib.errors import BadInput
 from lib.losses.checks import check_number
 from lib.losses.cross_entropy import cross_entropy_map
+from lib.losses.pixel import PixelLoss
 from lib.losses.similarity import check_overlap, mean_over_classes, pixel_sums, probabilities_and_one_hot
 from lib.registry import register
 
 
 @register("generalised_cross_entropy")
-class GeneralisedCrossEntropy(nn.Module):
+class GeneralisedCrossEntropy(PixelLoss):
     """Generalised cross-entropy: the mean over pixels of (1 - p^q) / q, p = probability of the label (Zhang 2018).
 
     q: 1 is half the mean absolute error, bounded and robust; towards 0 it becomes cross-entropy; 0.7 is the paper's
@@ -27,12 +28,12 @@ class GeneralisedCrossEntropy(nn.Module):
             raise BadInput("The loss 'generalised_cross_entropy' with q: 0 is cross-entropy; name that, or give q > 0.")
         self.q = q
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        return -torch.expm1(-self.q * cross_entropy_map(logits, target)).mean() / self.q
+    def pixel_map(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
+        return -torch.expm1(-self.q * cross_entropy_map(logits, target)) / self.q
 
 
 @register("symmetric_cross_entropy")
-class SymmetricCrossEntropy(nn.Module):
+class SymmetricCrossEntropy(PixelLoss):
     """Symmetric cross-entropy: alpha CE + beta RCE, RCE = -sum_c p_c log g_c with log 0 := log_zero (Wang 2019).
 
     With one label per pixel RCE is -log_zero (1 - p), p = probability of the label: CE that learns, MAE that resists.
@@ -47,9 +48,9 @@ class SymmetricCrossEntropy(nn.Module):
         check_number("symmetric_cross_entropy", "log_zero", log_zero, -1000, 0)
         self.alpha, self.beta, self.log_zero = alpha, beta, log_zero
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
+    def pixel_map(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
         loss = cross_entropy_map(logits, target)
-        return (self.alpha * loss + self.beta * self.log_zero * torch.expm1(-loss)).mean()
+        return self.alpha * loss + self.beta * self.log_zero * torch.expm1(-loss)
 
 
 @register("nr_dice")
@@ -74,8 +75,8 @@ class NoiseRobustDice(nn.Module):
         check_number("nr_dice", "gamma", gamma, 1, 2)
         self.gamma, self.background, self.over, self.smooth, self.empty = gamma, background, over, smooth, empty
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = probabilities_and_one_hot(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
+        p, g = probabilities_and_one_hot(logits, target, valid)
         wrong = pixel_sums((p - g).abs() ** self.gamma, self.over)
         reference = pixel_sums(g, self.over)
         loss = wrong / (pixel_sums(p * p, self.over) + reference + self.smooth)

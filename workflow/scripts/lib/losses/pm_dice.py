@@ -49,8 +49,8 @@ class PMDice(nn.Module):
         self.gamma = gamma
         self.background, self.over, self.smooth, self.empty = background, over, smooth, empty
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = probabilities_and_one_hot(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
+        p, g = probabilities_and_one_hot(logits, target, valid)
         error = g - p
         # A plain number has a fast power.
         gamma = self.gamma if self.gammas is None else self.gammas.to(p).view(1, -1, *[1] * (p.dim() - 2))

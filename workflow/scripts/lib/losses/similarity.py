@@ -146,8 +146,8 @@ class GeneralisedDice(nn.Module):
         check_overlap("generalised_dice", over=over)
         self.background, self.over = background, over
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = probabilities_and_one_hot(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
+        p, g = probabilities_and_one_hot(logits, target, valid)
         both, predicted, reference = (pixel_sums(x, self.over)[:, not self.background :] for x in (p * g, p, g))
         weight = torch.where(reference > 0, reference.clamp(min=1) ** -2, 0)
         wrong = (weight * (predicted + reference - 2 * both)).sum(1)
@@ -174,12 +174,14 @@ class Similarity(nn.Module):
         self.loss, self.background, self.over = loss, background, over
         self.smooth, self.empty, self.squared = smooth, empty, squared
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        p, g = probabilities_and_one_hot(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
+        p, g = probabilities_and_one_hot(logits, target, valid)
         both = pixel_sums(p * g, self.over)  # (images or 1, C)
         predicted = pixel_sums(p * p if self.squared else p, self.over)
         reference = pixel_sums(g, self.over)
         pixels = target.numel() // len(both)
+        if valid is not None:
+            pixels = pixel_sums(valid.unsqueeze(1).to(p), self.over)
 
         b, c = predicted - both, reference - both
         d = pixels - both - b - c
@@ -197,14 +199,17 @@ def weighted_overlap(false_positives: float, missed: float) -> Callable[[Tensor,
     return loss
 
 
-def probabilities_and_one_hot(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax(logits) and the reference as maps (B, C, *S) of one type, float32 at least.
+def probabilities_and_one_hot(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """softmax(logits) and the reference as maps (B, C, *S) of one type, float32 at least; both 0 where not valid.
 
     Raises (on CUDA: asserts) where the target is outside [0, C).
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     one_hot = torch.zeros_like(logits.detach()).scatter_(1, target.unsqueeze(1), 1)
-    return logits.softmax(1), one_hot
+    if valid is None:
+        return logits.softmax(1), one_hot
+    valid = valid.unsqueeze(1).to(logits.dtype)
+    return logits.softmax(1) * valid, one_hot * valid
 
 
 def pixel_sums(maps: Tensor, over: str) -> Tensor:

@@ -14,9 +14,9 @@ from lib.registry import register
 class TopKCrossEntropy(nn.Module):
     """The mean of the largest cross-entropies of the batch (nnU-Net's TopKLoss; online bootstrapping, Wu 2016).
 
-    keep_pixels: the share that counts, of all pixels of the batch together: floor(share * pixels), at least one. 0.1 is
-    nnU-Net's k = 10 %; 1 is cross-entropy. Pixels that tie for the last place share it, so that the order of pixels and
-    images never matters, and results on CUDA are deterministic.
+    keep_pixels: the share that counts, of all pixels of the batch together but the ignored: floor(share * pixels), at
+    least one. 0.1 is nnU-Net's k = 10 %; 1 is cross-entropy. Pixels that tie for the last place share it, so that the
+    order of pixels and images never matters, and results on CUDA are deterministic.
     """
 
     def __init__(self, keep_pixels: float = 0.1):
@@ -26,8 +26,11 @@ class TopKCrossEntropy(nn.Module):
             raise BadInput("The loss 'topk_cross_entropy' with keep_pixels: 0 keeps nothing; give a share up to 1.")
         self.keep_pixels = keep_pixels
 
-    def forward(self, logits: Tensor, target: Tensor, **batch) -> Tensor:
-        loss = cross_entropy_map(logits, target).flatten()
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None, **batch) -> Tensor:
+        loss = cross_entropy_map(logits, target)
+        loss = loss.flatten() if valid is None else loss[valid]
+        if not len(loss):
+            return logits.sum() * 0
         kept = max(1, int(self.keep_pixels * len(loss) + 1e-9))  # 0.29 * 100 is 28.999…
         return (weights_of_largest(loss.detach(), kept) * loss).sum() / kept
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.data.store import IGNORE
+
 VOXELS_PER_CLASS = 10_000  # remembered per case and class; bounds the index to 80 kB each
 
 
@@ -92,7 +94,7 @@ class PatchSampler:
 def _voxels_of_classes(label: np.ndarray) -> dict[int, np.ndarray]:
     """Flat indices of each foreground class, at most VOXELS_PER_CLASS, spread evenly over the whole case."""
     label = np.ascontiguousarray(label).reshape(-1)
-    foreground = np.flatnonzero(label)
+    foreground = np.flatnonzero((label != 0) & (label != IGNORE))
     values = label[foreground]
     found = {}
     for value in np.flatnonzero(np.bincount(values)):

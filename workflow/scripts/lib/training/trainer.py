@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.split import verify_splits
-from lib.data.store import Store, open_store
+from lib.data.store import IGNORE, Store, open_store
 from lib.errors import BadInput, Diverged
 from lib.files import atomic, read_json, write_json
 from lib.inference.device import autocast, start_torch
-from lib.losses import build_loss
+from lib.losses import build_loss, needs_features
 from lib.models import build_model
 from lib.provenance import value_hash
 from lib.training.augment import augment_batch, complete_settings
@@ -93,16 +93,21 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
     weights, sampling, augmenting = (int(s) % 2**63 for s in streams)
     generators = {"sampler": _generator(sampling), "augment": _generator(augmenting)}
     torch.manual_seed(weights)  # initial weights, drawn on the CPU; then dropout
-    model = build_model(job["model"], store.meta["channels"], len(classes), dims).to(device)
-    spacings = np.array([store.meta["cases"][case]["spacing"][-dims:] for case in fold["train"]])
+    channels, regions = store.meta["channels"], store.meta["regions"]
+    model = build_model(job["model"], channels, store.outputs, dims).to(device)
+    cases = {part: [_open_case(store, case, part) for case in fold[part]] for part in ("train", "validation")}
+    features = Features(model, job["model"]["name"]) if needs_features(job["loss"]) else None
     loss = build_loss(
         job["loss"],
         classes=len(classes),
         class_frequencies=class_frequencies(store.meta, fold["train"]),
-        spacing=np.median(spacings, axis=0).tolist(),
+        training_labels=lambda: ((as_seen(case.label, dims), case.spacing[-dims:]) for case in cases["train"]),
+        regions=regions,
+        spatial_dims=dims,
+        image_channels=channels,
+        feature_channels=features and features.channels((1, channels, *protocol["patch"]), device),
     ).to(device)
 
-    cases = {part: [_open_case(store, case) for case in fold[part]] for part in ("train", "validation")}
     _say(
         f"{job['model']['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, on "
         f"{device_name(device)}, {protocol['precision']}, {torch.get_num_threads()} thread(s); "
@@ -114,11 +119,13 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
         device=device,
         model=model,
         loss=loss,
+        features=features,
         optimizer=build_optimizer(protocol, [*model.parameters(), *loss.parameters()]),
         scaler=torch.amp.GradScaler(device.type, enabled=protocol["precision"] == "float16"),
         generators=generators,
         sampler=PatchSampler(cases["train"], *patches, generators["sampler"]),
         validation=cases["validation"],
+        regions=regions,
         augment=complete_settings(protocol["augment"]),
         progress=Progress(fingerprint=fingerprint(device)),
         energy_kwh=energy_meter(device),
@@ -149,13 +156,29 @@ def open_fold(job: dict) -> tuple[Store, dict[str, list[str]]]:
     return store, fold
 
 
-def class_frequencies(meta: dict, cases: list[str]) -> dict[str, list[int]]:
-    """Voxels of each class over `cases`, and for each class the voxels of those of them that have it."""
+def class_frequencies(meta: dict, cases: list[str]) -> dict[str, list[int]] | list[dict[str, list[int]]]:
+    """Voxels of each class over `cases`, and for each class the voxels of those of them that have it.
+
+    With regions, one such dict per region, of the classes outside and inside.
+    """
     counts = np.array([meta["cases"][case]["voxels"] for case in cases])  # (cases, classes)
-    return {
-        "voxels": counts.sum(axis=0).tolist(),
-        "voxels_of_cases_with_class": ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0).tolist(),
-    }
+    total = counts.sum(axis=1, keepdims=True)
+
+    def frequencies(counts: np.ndarray) -> dict[str, list[int]]:
+        return {
+            "voxels": counts.sum(axis=0).tolist(),
+            "voxels_of_cases_with_class": ((counts > 0) * total).sum(axis=0).tolist(),
+        }
+
+    if not meta["regions"]:
+        return frequencies(counts)
+    insides = (counts[:, members].sum(axis=1, keepdims=True) for members in meta["regions"])
+    return [frequencies(np.hstack([total - inside, inside])) for inside in insides]
+
+
+def as_seen(label: np.ndarray, dims: int) -> np.ndarray:
+    """A label (D, H, W) as the batch (B, *S) that a network of `dims` dimensions sees: its slices, or itself."""
+    return label if dims == 2 else label[None]
 
 
 def build_optimizer(protocol: dict, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -176,7 +199,7 @@ def training_identity(job: dict, meta: dict, fold: dict[str, list[str]]) -> str:
             "loss": job["loss"],
             "protocol": {key: v for key, v in job["protocol"].items() if key != "checkpoint_minutes"},
             "threads": job["threads"],
-            "structures": [meta["classes"], meta["values"]],
+            "structures": [meta["classes"], meta["values"], meta["regions"]],
             "data": {part: [[case, meta["cases"][case]["sha256"]] for case in fold[part]] for part in sorted(fold)},
         }
     )
@@ -200,6 +223,40 @@ class Progress:
     resumed_elsewhere: bool = False
 
 
+class Features:
+    """The output of the module that a network calls its deepest features, in training mode."""
+
+    def __init__(self, model: nn.Module, name: str):
+        if not isinstance(getattr(model, "deepest", None), str):
+            raise BadInput(
+                f"a term of the loss looks at the features of the network, and the architecture '{name}' does not say "
+                "where they are; give it the attribute `deepest`, the name of a module, or take another loss."
+            )
+        self.model, self.output = model, None
+        module = model.get_submodule(model.deepest)
+        if isinstance(module, nn.ModuleList):
+            module = module[-1]
+        module.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if self.model.training:
+            self.output = output
+
+    def take(self) -> Tensor:
+        """(B, channels, *s) of the last forward pass, and forget it, so that its graph can be freed."""
+        output, self.output = self.output, None
+        return output
+
+    @torch.no_grad()
+    def channels(self, shape: tuple[int, ...], device: torch.device) -> int:
+        """Their number for an input of this shape. Changes nothing in the network and draws no random number."""
+        for module in self.model.modules():
+            module.training = module is self.model  # batch statistics and dropout stay off
+        self.model(torch.zeros(shape, device=device))
+        self.model.train()
+        return self.take().shape[1]
+
+
 @dataclass
 class Training:
     """A training in progress: everything that a step changes."""
@@ -208,11 +265,13 @@ class Training:
     device: torch.device
     model: nn.Module
     loss: nn.Module
+    features: Features | None  # where the loss looks at them
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     generators: dict[str, torch.Generator]
     sampler: PatchSampler
     validation: list[TrainingCase]
+    regions: list[list[int]] | None
     augment: dict | None
     progress: Progress
     energy_kwh: Callable[[], float | None]  # since the process started
@@ -228,6 +287,7 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(protocol, self.progress.iteration)
         image, label, spacing = self.sampler.draw()
+        ignored = bool((label == IGNORE).any())  # looked for here, where no GPU has to wait
         if self.device.type == "cuda":
             image, label = (t.pin_memory().to(self.device, non_blocking=True) for t in (image, label))
         if self.augment:
@@ -236,7 +296,16 @@ class Training:
         self.model.train()
         with autocast(self.device, protocol["precision"]):
             logits = self.model(image)
-        value = self.loss(logits.float(), label)
+        value = self.loss(
+            logits,
+            label,
+            spacing=spacing,
+            iteration=self.progress.iteration,
+            iterations=protocol["iterations"],
+            ignored=ignored,
+            image=image,
+            features=self.features and self.features.take(),
+        )
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()
         if protocol["clip"]:
@@ -270,7 +339,8 @@ class Training:
             before = time.monotonic()
             try:
                 patch, precision = protocol["patch"], protocol["precision"]
-                dice = mean_dice(self.model, self.validation, patch, self.device, precision, interrupted)
+                cases, regions = self.validation, self.regions
+                dice = mean_dice(self.model, cases, patch, self.device, precision, interrupted, regions)
             finally:
                 progress.validation_seconds += time.monotonic() - before
             if protocol["score"] == "last":
@@ -409,6 +479,6 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _open_case(store: Store, case: str) -> TrainingCase:
+def _open_case(store: Store, case: str, part: str) -> TrainingCase:
     spacing = np.array(store.meta["cases"][case]["spacing"], float)
-    return TrainingCase(store.image(case), store.label(case), spacing)
+    return TrainingCase(store.image(case, part), store.label(case, part), spacing)
