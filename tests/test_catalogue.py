@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT
 from snakemake.utils import validate
 
+from lib.data.download import remote_files
 from lib.data.index import index_cases
 
 CATALOGUE = yaml.safe_load((ROOT / "config/datasets.yaml").read_text())["datasets"]
@@ -163,6 +164,8 @@ def test_a_source_is_an_address_with_a_checksum_or_a_folder_with_instructions(na
     source = CATALOGUE[name]["source"]
     if not sources(CATALOGUE[name]):
         assert re.fullmatch(r"data/[\w-]+", source["path"]) and source["manual"].strip()
+    else:
+        remote_files(source, name)  # raises where the downloader would: addresses, names, lengths of checksums
     for file in sources(CATALOGUE[name]):
         assert "sha256" in file or "md5" in file, "sha256: null says that none is published"
         assert re.fullmatch(r"[0-9a-f]{64}", file.get("sha256") or "0" * 64)
