@@ -25,9 +25,10 @@ def deterministic() -> Iterator[None]:
     """As trainings run: operations without a deterministic form raise."""
     import torch
 
-    torch.use_deterministic_algorithms(True)
+    # `torch.use_deterministic_algorithms` does this and imports torch's compiler, in 2 s, to tell it.
+    torch._C._set_deterministic_algorithms(True)
     yield
-    torch.use_deterministic_algorithms(False)
+    torch._C._set_deterministic_algorithms(False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from model_variants import on_meta
 from torch import nn
 
 from lib.models import build_model
@@ -13,18 +14,17 @@ from lib.models.segnet_basic import local_response_norm
 
 @pytest.mark.parametrize(("inputs", "outputs", "parameters"), [(3, 11, 1_416_587), (1, 4, 1_409_860)])
 def test_parameter_counts_of_the_prototxt(inputs, outputs, parameters):
-    with torch.device("meta"):
-        model = build_model({"name": "segnet_basic"}, inputs, outputs, 2)
+    model = on_meta({"name": "segnet_basic"}, inputs, outputs, 2)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_layers_in_order():
-    model = build_model({"name": "segnet_basic"}, 3, 11, 2).eval()
+    model = on_meta({"name": "segnet_basic"}, 3, 11, 2).eval()
     order = []
     for layer in model.modules():
         if not list(layer.children()):
             layer.register_forward_hook(lambda m, _, y: order.append((type(m).__name__, y.shape[1], y.shape[2])))
-    model(torch.rand(1, 3, 32, 32))
+    model(torch.rand(1, 3, 32, 32, device="meta"))
     expected = [(kind, 64, 32 >> k) for k in range(4) for kind in ("Conv2d", "BatchNorm2d", "ReLU")]
     expected += [(kind, 64, 32 >> k) for k in (3, 2, 1, 0) for kind in ("Conv2d", "BatchNorm2d")]
     assert order == [*expected, ("Conv2d", 11, 32)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lib.errors import BadInput
 from lib.models.layers import CONV, check_positive, check_size, he_init
 from lib.registry import register
 
@@ -20,17 +21,19 @@ class PNet(nn.Module):
     """P-Net: 13 convolutions 3×3 in 5 blocks of dilation 1, 2, 4, 8, 16; all blocks feed a 1×1 classifier.
 
     Source: see the module. Blocks of 2, 2, 3, 3, 3 convolutions of `width` channels with bias and ReLU, no
-    pooling, no normalisation; the 5 outputs are concatenated; block 6 = 1×1 convolution to `width`, ReLU, 1×1
-    convolution to the classes. Receptive field 181 × 181.
+    pooling, no normalisation; the 5 outputs are concatenated; block 6 = dropout, 1×1 convolution to `width`, ReLU,
+    dropout, 1×1 convolution to the classes. Receptive field 181 × 181.
     Shapes: (B, in_channels, *S) to logits (B, out_channels, *S), any S of at least 17 along each axis (below
     that the outer taps of dilation 16 see nothing but padding). `features(x)` gives the concatenation
     (B, 5 · width, *S) and `classifier` is block 6, so that it can be tuned on cached features.
-    Parameters: width. At width 64, 1 → 2 channels: 464,450, of which block 6 has 20,674.
-    Known: blocks and widths. Inferred: the dilations and the 1×1 kernels of block 6, from the receptive field.
-    Unknown, ours: hidden width of block 6, dropout (none), He weights; spatial_dims = 3 (3×3×3).
+    Parameters: width; dropout = probability that a value is dropped before each convolution of block 6 in training
+    (0 = none). At width 64, 1 → 2 channels: 464,450, of which block 6 has 20,674.
+    Known: blocks and widths. Inferred: the dilations and the 1×1 kernels of block 6, from the receptive field; its
+    dropout, from recollection of the paper, with the rate and the places of two public versions (the authors' later
+    one drops in blocks 3 to 5 as well). Unknown, ours: hidden width of block 6, He weights; spatial_dims = 3 (3×3×3).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 64):
+    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 64, dropout: float = 0.5):
         super().__init__()
         check_positive("pnet", width=width)
         self.blocks = nn.ModuleList()
@@ -40,7 +43,7 @@ class PNet(nn.Module):
                 _block(spatial_dims, before, width, depth, (3,) * spatial_dims, (dilation,) * spatial_dims)
             )
             before = width
-        self.classifier = _classifier(spatial_dims, len(CONVOLUTIONS) * width, width, out_channels)
+        self.classifier = _classifier("pnet", spatial_dims, len(CONVOLUTIONS) * width, width, out_channels, dropout)
         he_init(self)
 
     def features(self, x: Tensor) -> Tensor:
@@ -61,18 +64,26 @@ class PCNet(nn.Module):
 
     Source: see the module. Blocks of 2, 2, 3, 3, 3 convolutions of `width` channels with bias and ReLU: 3×3×3 in
     blocks 1 and 2, 1×3×3 (in plane) in blocks 3 to 5, dilated in plane only; a 1×1×1 convolution compresses each
-    output to `compressed` channels; these are concatenated; block 6 = 1×1×1 convolution to `width`, ReLU, 1×1×1
-    convolution to the classes. Receptive field 9 slices of 85 × 85.
+    output to `compressed` channels; these are concatenated; block 6 = dropout, 1×1×1 convolution to `width`, ReLU,
+    dropout, 1×1×1 convolution to the classes. Receptive field 9 slices of 85 × 85.
     Shapes: (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W), D = the slice axis, any D, H and W at
     least 6. `features(x)` gives the compressed concatenation (B, 5 · compressed, D, H, W), `classifier` is block 6.
-    Parameters: width; compressed (0 = a quarter of width). 1 → 2 channels: 676,626 at width 64 (block 6: 5,314),
-    169,866 at width 32, 42,822 at width 16.
+    Parameters: width; compressed (0 = a quarter of width); dropout, as for `pnet`. 1 → 2 channels: 676,626 at width
+    64 (block 6: 5,314), 169,866 at width 32, 42,822 at width 16.
     Inferred: dilations and kernels, from the receptive field. Unknown, ours: width and compressed width, that the
-    compression is linear, hidden width of block 6, dropout (none), He weights. spatial_dims = 2 is the same network
+    compression is linear, hidden width of block 6, dropout as in `pnet`, He weights. spatial_dims = 2 is the network
     on a single slice (3×3 throughout).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 64, compressed: int = 0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int,
+        width: int = 64,
+        compressed: int = 0,
+        dropout: float = 0.5,
+    ):
         super().__init__()
         check_positive("pcnet", width=width)
         compressed = compressed or max(width // 4, 1)
@@ -85,7 +96,9 @@ class PCNet(nn.Module):
             self.blocks.append(_block(spatial_dims, before, width, depth, kernel, dilation))
             self.compress.append(CONV[spatial_dims](width, compressed, 1))
             before = width
-        self.classifier = _classifier(spatial_dims, len(CONVOLUTIONS) * compressed, width, out_channels)
+        self.classifier = _classifier(
+            "pcnet", spatial_dims, len(CONVOLUTIONS) * compressed, width, out_channels, dropout
+        )
         he_init(self)
 
     def features(self, x: Tensor) -> Tensor:
@@ -111,6 +124,10 @@ def _block(
     return nn.Sequential(*layers)
 
 
-def _classifier(spatial_dims: int, before: int, hidden: int, classes: int) -> nn.Sequential:
-    conv = CONV[spatial_dims]
-    return nn.Sequential(conv(before, hidden, 1), nn.ReLU(inplace=True), conv(hidden, classes, 1))
+def _classifier(
+    architecture: str, spatial_dims: int, before: int, hidden: int, classes: int, dropout: float
+) -> nn.Sequential:
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise BadInput(f"The architecture '{architecture}' needs a dropout of at least 0 and below 1, not {dropout!r}.")
+    first, second = CONV[spatial_dims](before, hidden, 1), CONV[spatial_dims](hidden, classes, 1)
+    return nn.Sequential(nn.Dropout(dropout), first, nn.ReLU(inplace=True), nn.Dropout(dropout), second)
