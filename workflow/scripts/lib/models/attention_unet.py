@@ -34,6 +34,8 @@ class AttentionUNet(nn.Module):
     option) and spatial_dims = 3 are ours.
     """
 
+    deepest = "trunk.encoder"  # whose (last) output a loss may look at
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 64):
         super().__init__()
         check_positive("attention_unet", width=width)

@@ -36,6 +36,8 @@ class DMFNet(nn.Module):
     slices; here that is the first, D. spatial_dims = 2 (3×3 throughout) is ours.
     """
 
+    deepest = "encoder"  # whose (last) output a loss may look at
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 32):
         super().__init__()
         check_positive("dmfnet", width=width)

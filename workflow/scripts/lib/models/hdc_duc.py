@@ -62,6 +62,8 @@ class HDCDUC(nn.Module):
         self.hdc = CONV[spatial_dims](in_channels * block, width, 3, padding=1)
         he_init(self)
         self.network = build_model(of, width, out_channels * block, spatial_dims)
+        if hasattr(self.network, "deepest"):
+            self.deepest = f"network.{self.network.deepest}"
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         size = x.shape[2:]

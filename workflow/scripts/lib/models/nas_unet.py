@@ -75,6 +75,8 @@ class NASUNet(nn.Module):
     built); the idle normalisation of the source's head is left out; spatial_dims = 3.
     """
 
+    deepest = "down"  # whose (last) output a loss may look at
+
     def __init__(
         self,
         in_channels: int,

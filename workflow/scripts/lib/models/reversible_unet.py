@@ -41,6 +41,8 @@ class ReversibleUNet(nn.Module):
     Known: every layer. spatial_dims = 2 and more than one block per level are options of ours.
     """
 
+    deepest = "encoder"  # whose (last) output a loss may look at
+
     def __init__(
         self,
         in_channels: int,

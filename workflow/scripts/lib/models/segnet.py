@@ -69,6 +69,8 @@ def shallow_segnet(
 
 
 class _SegNet(nn.Module):
+    deepest = "encoder"  # whose (last) output a loss may look at
+
     def __init__(
         self,
         name: str,

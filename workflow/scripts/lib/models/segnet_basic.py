@@ -28,6 +28,8 @@ class SegNetBasic(nn.Module):
     Known: every layer. Width other than 64 and spatial_dims = 3 (7×7×7, 2×2×2) are ours.
     """
 
+    deepest = "encoder"  # whose (last) output a loss may look at
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 64):
         super().__init__()
         check_positive("segnet_basic", width=width)

@@ -31,6 +31,8 @@ class TSUNet(nn.Module):
     "multiple branch" mean, the kind of attention, widths, 2-D or 3-D.
     """
 
+    deepest = "trunk.encoder"  # whose (last) output a loss may look at
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 16):
         super().__init__()
         check_positive("ts_unet", width=width)

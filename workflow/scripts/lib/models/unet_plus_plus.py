@@ -37,6 +37,8 @@ class UNetPlusPlus(nn.Module):
     spatial_dims = 3 are ours.
     """
 
+    deepest = "nodes.4_0"  # whose (last) output a loss may look at
+
     def __init__(
         self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 32, deep_supervision: bool = False
     ):

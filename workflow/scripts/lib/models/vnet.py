@@ -39,6 +39,8 @@ class VNet(nn.Module):
     transposed ones from torch's default. spatial_dims = 2 is ours.
     """
 
+    deepest = "down"  # whose (last) output a loss may look at
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 16):
         super().__init__()
         check_positive("vnet", width=width)
