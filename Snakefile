@@ -5,6 +5,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+configfile: "config/datasets.yaml"
 configfile: "config/config.yaml"
 configfile: "config/claims.yaml"
 
@@ -37,6 +38,15 @@ rule all:
 rule data:
     input:
         DATA,
+
+
+rule check:
+    input:
+        expand(
+            "results/data/{dataset}/{file}",
+            dataset=config.get("dataset", config["experiment"]["datasets"]),
+            file=["check.html", "cases.csv"],
+        ),
 
 
 rule claims:

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from lib import config as segcross
 from lib.errors import BadInput
+from lib.losses.catalogue import loss_recipe
+from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
 from lib.status import forget_failure
 
@@ -20,6 +22,10 @@ from lib.status import forget_failure
 overlay = workflow.config_settings.overwrite_config
 if "experiment" in overlay:
     config["experiment"] = copy.deepcopy(overlay["experiment"])
+# Neither may a dataset have two sources, or files of two arrangements.
+for name, block in overlay.get("datasets", {}).items():
+    for key in {"source", "files", "structures"} & block.keys():
+        config["datasets"][name][key] = copy.deepcopy(block[key])
 # Snakemake's --config reads True as a boolean, but true as a string.
 for key in ("strict", "partial", "retry_failed"):
     if str(config.get(key)).lower() in ("true", "false"):
@@ -37,6 +43,10 @@ except BadInput as error:
 EXPERIMENT = config["experiment"]["name"]
 CELLS = segcross.cells(config)
 CLAIMS = segcross.claims(config)
+SIMULATED, DOWNLOADED = (
+    [name for name, dataset in config["datasets"].items() if keys & dataset["source"].keys()]
+    for keys in ({"simulate"}, {"url", "urls"})
+)
 
 
 pathvars:
@@ -76,9 +86,10 @@ def library_files(pattern):
     return sorted((Path(workflow.basedir) / "workflow" / "scripts" / "lib").glob(pattern))
 
 
-def of_dataset(key):
-    """A block of the dataset's configuration, as a rule parameter."""
-    return lambda wildcards: config["datasets"][wildcards.dataset][key]
+def of_dataset(wildcards, *keys):
+    """Some keys of the dataset's configuration, as a rule parameter: other keys do not rerun the rule."""
+    dataset = config["datasets"][wildcards.dataset]
+    return {key: dataset[key] for key in keys if key in dataset}
 
 
 def cell_of(wildcards):
@@ -86,24 +97,37 @@ def cell_of(wildcards):
     return segcross.Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()
 
 
+def one_of(names):
+    """A wildcard constraint; no names match nothing."""
+    return "|".join(names) or "(?!)"
+
+
 def source_folder(wildcards):
     source = config["datasets"][wildcards.dataset]["source"]
     return source.get("path", f"results/data/{wildcards.dataset}/raw")
 
 
-def source_input(wildcards):
-    simulated = "simulate" in config["datasets"][wildcards.dataset]["source"]
-    return f"results/data/{wildcards.dataset}/raw" if simulated else []
+def raw_input(wildcards):
+    made = wildcards.dataset in SIMULATED + DOWNLOADED
+    return f"results/data/{wildcards.dataset}/raw" if made else []
 
 
 def source_state(wildcards):
     """Names, sizes and times of a local folder's images and labels: a new or changed image is indexed and checked again."""
-    dataset = config["datasets"][wildcards.dataset]
-    source = dataset["source"]
     try:
-        return segcross.folder_state(source["path"], dataset["files"].values()) if "path" in source else ""
+        return segcross.folder_state(wildcards.dataset, config["datasets"][wildcards.dataset])
     except BadInput as error:
-        raise WorkflowError(f"config, datasets: {wildcards.dataset}: source: path: {error}") from None
+        raise WorkflowError(str(error)) from None
+
+
+def store_of(dataset, condition, fold):
+    """The preprocessed dataset that a fold trains on: its own, where preprocessing learns from training patients."""
+    scope = f"-fold{fold}" if segcross.learns_from_fold(config["datasets"][dataset]["preprocess"]) else ""
+    return f"results/data/{dataset}/{condition}/store{scope}"
+
+
+def store_input(wildcards):
+    return store_of(wildcards.dataset, wildcards.condition, wildcards.fold)
 
 
 def protocol_of(wildcards):
@@ -114,16 +138,17 @@ def protocol_of(wildcards):
 
 def training_job(wildcards):
     """The cell's own slice of the configuration, so that an edited recipe reruns its cells alone."""
+    loss = loss_recipe(wildcards.loss, config["losses"])
     return {
         "cell": cell_of(wildcards),
         "model": config["architectures"][wildcards.architecture],
-        "loss": config["losses"][wildcards.loss],
+        "loss": loss,
         "protocol": protocol_of(wildcards),
         "code": code(
             "train",
             "lib.training",
             *segcross.MODELS.modules(config["architectures"][wildcards.architecture]),
-            *segcross.LOSSES.modules(config["losses"][wildcards.loss]),
+            *loss_modules(loss),
         ),
     }
 

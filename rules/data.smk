@@ -1,21 +1,13 @@
-"""Images to a store: simulate or find, check, split by patient, preprocess."""
+"""Images to a store: simulate, download or find, check, split by patient, certify, preprocess."""
 
 DATA = [
-    *[
-        f"results/data/{d}/raw"
-        for d in config["experiment"]["datasets"]
-        if "simulate" in config["datasets"][d]["source"]
-    ],
+    *[f"results/data/{d}/raw" for d in config["experiment"]["datasets"] if d in SIMULATED + DOWNLOADED],
     *expand(
         "results/data/{dataset}/{file}",
         dataset=config["experiment"]["datasets"],
-        file=["index.csv", "check.json", "splits.json"],
+        file=["index.csv", "cases.csv", "check.json", "check.html", "splits.json", "certificate.json"],
     ),
-    *expand(
-        "results/data/{dataset}/{condition}/store",
-        dataset=config["experiment"]["datasets"],
-        condition=config["experiment"]["conditions"],
-    ),
+    *dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS),
 ]
 
 
@@ -26,6 +18,8 @@ rule simulate:
         "results/logs/simulate/{dataset}.log",
     benchmark:
         "results/benchmarks/simulate/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(SIMULATED),
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -33,15 +27,40 @@ rule simulate:
         mem_mb=2000,
         runtime=60,
     params:
-        source=of_dataset("source"),
+        source=lambda wildcards: config["datasets"][wildcards.dataset]["source"],
         code=code("simulate"),
     script:
         "../workflow/scripts/simulate.py"
 
 
+# Local, because the nodes of many clusters have no internet; without a code hash, because checksums say more.
+rule download:
+    output:
+        raw=directory("results/data/{dataset}/raw"),
+    log:
+        "results/logs/download/{dataset}.log",
+    benchmark:
+        "results/benchmarks/download/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(DOWNLOADED),
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+    params:
+        source=lambda wildcards: config["datasets"][wildcards.dataset]["source"],
+        lock="config/downloads.lock.json",
+    script:
+        "../workflow/scripts/download.py"
+
+
 rule index:
     input:
-        raw=source_input,
+        raw=raw_input,
     output:
         index="results/data/{dataset}/index.csv",
     log:
@@ -58,22 +77,22 @@ rule index:
         runtime=60,
     params:
         folder=source_folder,
-        files=lambda wildcards: config["datasets"][wildcards.dataset].get("files", segcross.SIMULATED_FILES),
+        dataset=lambda wildcards: {"files": segcross.SIMULATED_FILES} | of_dataset(wildcards, "files", "layout", "structures"),
         state=source_state,
         code=code("index"),
     script:
         "../workflow/scripts/index.py"
 
 
-rule check:
+rule check_cases:
     input:
         index="results/data/{dataset}/index.csv",
     output:
         check="results/data/{dataset}/check.json",
     log:
-        "results/logs/check/{dataset}.log",
+        "results/logs/check_cases/{dataset}.log",
     benchmark:
-        "results/benchmarks/check/{dataset}.tsv"
+        "results/benchmarks/check_cases/{dataset}.tsv"
     retries: 0
     conda:
         "../envs/segcross.yaml"
@@ -82,17 +101,67 @@ rule check:
         mem_mb=4000,
         runtime=240,
     params:
-        dataset="{dataset}",
-        structures=of_dataset("structures"),
+        block=lambda wildcards: of_dataset(wildcards, "source", "structures", "palette", "ignore", "check")
+        | {"preprocess": {"colour": config["datasets"][wildcards.dataset]["preprocess"]["colour"]}},
         state=source_state,
-        code=code("check"),
+        code=code("check_cases"),
     script:
-        "../workflow/scripts/check.py"
+        "../workflow/scripts/check_cases.py"
+
+
+# A page with the problems is of more use than none, so checking does not fail; this does.
+rule accept:
+    input:
+        index="results/data/{dataset}/index.csv",
+        check="results/data/{dataset}/check.json",
+    output:
+        cases="results/data/{dataset}/cases.csv",
+    log:
+        "results/logs/accept/{dataset}.log",
+    benchmark:
+        "results/benchmarks/accept/{dataset}.tsv"
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("accept"),
+    script:
+        "../workflow/scripts/accept.py"
+
+
+rule write_check:
+    input:
+        check="results/data/{dataset}/check.json",
+        index="results/data/{dataset}/index.csv",
+    output:
+        page="results/data/{dataset}/check.html",
+    log:
+        "results/logs/write_check/{dataset}.log",
+    benchmark:
+        "results/benchmarks/write_check/{dataset}.tsv"
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        block=lambda wildcards: config["datasets"][wildcards.dataset],
+        code=code("write_check", *library_files("report/check.*"), *library_files("report/report.css")),
+    script:
+        "../workflow/scripts/write_check.py"
 
 
 rule split:
     input:
-        index="results/data/{dataset}/index.csv",
+        cases="results/data/{dataset}/cases.csv",
         check="results/data/{dataset}/check.json",
     output:
         splits="results/data/{dataset}/splits.json",
@@ -109,24 +178,50 @@ rule split:
         mem_mb=1000,
         runtime=10,
     params:
-        folds=lambda wildcards: config["datasets"][wildcards.dataset]["splits"]["folds"],
-        seed=lambda wildcards: config["datasets"][wildcards.dataset]["splits"]["seed"],
-        validation=lambda wildcards: config["datasets"][wildcards.dataset]["splits"]["validation"],
+        settings=lambda wildcards: config["datasets"][wildcards.dataset]["splits"],
+        kept="results/splits/{dataset}.json",
         code=code("split"),
     script:
         "../workflow/scripts/split.py"
 
 
+rule certify:
+    input:
+        cases="results/data/{dataset}/cases.csv",
+        check="results/data/{dataset}/check.json",
+        splits="results/data/{dataset}/splits.json",
+    output:
+        certificate="results/data/{dataset}/certificate.json",
+    log:
+        "results/logs/certify/{dataset}.log",
+    benchmark:
+        "results/benchmarks/certify/{dataset}.tsv"
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("certify"),
+    script:
+        "../workflow/scripts/certify.py"
+
+
 rule preprocess:
     input:
-        index="results/data/{dataset}/index.csv",
-        check="results/data/{dataset}/check.json",
+        cases="results/data/{dataset}/cases.csv",
+        splits=lambda wildcards: "results/data/{dataset}/splits.json" if wildcards.scope else [],
     output:
-        store=directory("results/data/{dataset}/{condition}/store"),
+        store=directory("results/data/{dataset}/{condition}/store{scope}"),
     log:
-        "results/logs/preprocess/{dataset}/{condition}.log",
+        "results/logs/preprocess/{dataset}/{condition}{scope}.log",
     benchmark:
-        "results/benchmarks/preprocess/{dataset}/{condition}.tsv"
+        "results/benchmarks/preprocess/{dataset}/{condition}{scope}.tsv"
+    wildcard_constraints:
+        scope=r"|-fold\d+",
     conda:
         "../envs/segcross.yaml"
     threads: 1
@@ -134,10 +229,8 @@ rule preprocess:
         mem_mb=4000,
         runtime=240,
     params:
-        dataset="{dataset}",
-        condition="{condition}",
-        structures=of_dataset("structures"),
-        settings=of_dataset("preprocess"),
+        block=lambda wildcards: of_dataset(wildcards, "structures", "palette", "ignore", "preprocess"),
+        condition=lambda wildcards: config["conditions"][wildcards.condition],
         code=code("preprocess"),
     script:
         "../workflow/scripts/preprocess.py"

@@ -6,7 +6,7 @@ rule evaluate:
         record="results/cells/<cell>/predict.json",
         predictions="results/cells/<cell>/predictions",
         splits="results/data/{dataset}/splits.json",
-        index="results/data/{dataset}/index.csv",
+        index="results/data/{dataset}/cases.csv",
     output:
         record="results/cells/<cell>/evaluate.json",
         scores="results/cells/<cell>/scores.csv",
@@ -23,8 +23,11 @@ rule evaluate:
     params:
         job=lambda wildcards: {
             "cell": cell_of(wildcards),
-            "structures": config["datasets"][wildcards.dataset]["structures"],
-            "tolerance": config["datasets"][wildcards.dataset]["tolerance_mm"],
+            **of_dataset(wildcards, "structures", "palette", "ignore"),
+            "tolerance": {
+                "mm": config["datasets"][wildcards.dataset]["tolerance_mm"],
+                "px": config["datasets"][wildcards.dataset]["tolerance_px"],
+            },
             "code": code("evaluate", "lib.evaluation"),
         },
     script:

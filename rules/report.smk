@@ -117,7 +117,7 @@ rule plot_curves:
 rule plot_montage:
     input:
         scores="results/{experiment}/scores.csv",
-        index="results/data/{dataset}/index.csv",
+        index="results/data/{dataset}/cases.csv",
         predictions=lambda wildcards: [
             f"{cell.folder}/predictions"
             for cell in REPORTED
@@ -141,7 +141,8 @@ rule plot_montage:
         dataset="{dataset}",
         condition="{condition}",
         protocol=config["experiment"]["protocol"],
-        structures=of_dataset("structures"),
+        structures=lambda wildcards: config["datasets"][wildcards.dataset]["structures"],
+        palette=lambda wildcards: config["datasets"][wildcards.dataset]["palette"],
         methods=list(dict.fromkeys(cell.method for cell in CELLS)),
         code=code("plot_montage"),
     script:

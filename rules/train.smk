@@ -3,8 +3,9 @@
 
 rule train:
     input:
-        store="results/data/{dataset}/{condition}/store",
+        store=store_input,
         splits="results/data/{dataset}/splits.json",
+        certificate="results/data/{dataset}/certificate.json",
     output:
         record="results/cells/<cell>/train.json",
         training=directory("results/cells/<cell>/training"),
@@ -29,9 +30,9 @@ rule predict:
     input:
         record="results/cells/<cell>/train.json",
         training="results/cells/<cell>/training",
-        store="results/data/{dataset}/{condition}/store",
+        store=store_input,
         splits="results/data/{dataset}/splits.json",
-        index="results/data/{dataset}/index.csv",
+        index="results/data/{dataset}/cases.csv",
     output:
         record="results/cells/<cell>/predict.json",
         predictions=directory("results/cells/<cell>/predictions"),

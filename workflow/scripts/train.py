@@ -14,6 +14,7 @@ if __name__ == "__main__":
         "protocol": snakemake.params.job["protocol"] | {"checkpoint_minutes": protocol["checkpoint_minutes"]},
         "store": snakemake.input.store,
         "splits": snakemake.input.splits,
+        "certificate": snakemake.input.certificate,
         "output": snakemake.output.training,
         "checkpoints": "results/checkpoints",
         "threads": snakemake.threads,

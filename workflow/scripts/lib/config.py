@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,15 +11,20 @@ from pathlib import Path
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
+from lib.data.conditions import check_conditions
+from lib.data.layouts import chosen, source_files
+from lib.data.split import fold_count, split_settings
+from lib.data.structures import classes_of
 from lib.errors import BadInput
+from lib.losses.catalogue import loss_recipe
+from lib.losses.recipes import check_trainable
 from lib.provenance import value_hash
 from lib.registry import Registry, did_you_mean
 from lib.status import cell_state
 
-MODELS, LOSSES = Registry("lib.models"), Registry("lib.losses")
-# What the trainer supplies to constructors; a recipe may not set these.
+MODELS = Registry("lib.models")
+# What the trainer supplies to constructors of models; a recipe may not set these.
 MODEL_CONTEXT = ("in_channels", "out_channels", "spatial_dims")
-LOSS_CONTEXT = ("classes", "class_frequencies", "spacing")
 SIMULATED_FILES = {"image": "{patient}_t1.nii.gz", "label": "{patient}_seg.nii.gz"}
 RESERVED = ("data", "cells", "attempts", "checkpoints", "logs", "benchmarks")  # other folders of results/
 
@@ -88,17 +92,33 @@ def recorded_state(cell: Cell) -> str:
     return cell_state(cell.folder)["state"]
 
 
-def folder_state(folder: str, patterns: Iterable[str]) -> str:
-    """A hash of names, sizes and modification times of the files in a folder that match patterns with {fields}.
+def folder_state(name: str, dataset: dict) -> str:
+    """A hash of names, sizes and modification times of the files of a dataset in a local folder; "" for other sources.
 
-    Raises BadInput where there is no folder.
+    Raises BadInput where the folder is missing or empty, with what the source says about getting the data.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise BadInput(f"there is no folder '{folder}' (seen from {Path.cwd()}); correct the path.")
-    globs = ["*".join(map(glob.escape, re.split(r"\{\w*\}", pattern))) for pattern in patterns]
-    files = sorted({path for pattern in globs for path in root.glob(pattern)})
+    source = dataset["source"]
+    if "path" not in source:
+        return ""
+    folder = Path(source["path"]).expanduser()
+    if not folder.is_dir() or not any(folder.iterdir()):
+        manual = f"\nTo get the data: {source['manual'].strip()}" if "manual" in source else ""
+        state = "is empty" if folder.is_dir() else "does not exist"
+        raise BadInput(
+            f"config, datasets: {name}: source: path: the folder '{folder}' {state} (seen from "
+            f"{Path.cwd()}); put the unpacked files there, or write where they are.{manual}"
+        )
+    try:
+        files = source_files(folder, dataset)
+    except BadInput as error:
+        raise BadInput(f"config, datasets: {name}: {error}") from None
     return value_hash([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
+
+
+def learns_from_fold(preprocess: dict) -> bool:
+    """Whether preprocessing takes statistics from the training patients of a fold, so that each fold has a store."""
+    spacing = preprocess["spacing"]
+    return preprocess["intensity"] == "ct" or spacing == "median" or "median" in spacing
 
 
 def claims(config: dict) -> dict[str, dict]:
@@ -134,13 +154,13 @@ def check_meaning(config: dict) -> None:
 
     `config` has passed the schema. Reads no data and imports no torch.
     """
-    for kind, registry, context in (
-        ("architectures", MODELS, MODEL_CONTEXT),
-        ("losses", LOSSES, LOSS_CONTEXT),
+    for kind, check in (
+        ("architectures", lambda name: MODELS.check(config["architectures"][name], MODEL_CONTEXT)),
+        ("losses", lambda name: loss_recipe(name, config["losses"])),
     ):
-        for name, recipe in config[kind].items():
+        for name in config[kind]:
             try:
-                registry.check(recipe, context)
+                check(name)
             except BadInput as error:
                 raise BadInput(f"config, {kind}: {name}: {error}") from None
 
@@ -167,16 +187,25 @@ def check_meaning(config: dict) -> None:
     for architecture, loss in methods(experiment):
         _known(architecture, config["architectures"], f"{where}: architectures")
         _known(loss, config["losses"], f"{where}: losses")
+        try:
+            check_trainable(loss_recipe(loss, config["losses"]))
+        except BadInput as error:
+            raise BadInput(f"config, {where}: losses: {loss}: {error}") from None
 
+    for name in {*experiment["datasets"], *([config["dataset"]] if "dataset" in config else [])}:
+        _known(name, config["datasets"], "dataset")
+        _check_dataset(name, config["datasets"][name])
+    check_conditions({name: config["conditions"][name] for name in experiment["conditions"]})
     patch = config["protocols"][experiment["protocol"]]["patch"]
     for name in experiment["datasets"]:
         dataset = config["datasets"][name]
-        folds = dataset["splits"]["folds"]
+        folds = fold_count(dataset["splits"])
         for fold in experiment["folds"]:
-            if fold >= folds:
+            if folds is not None and fold >= folds:
                 raise BadInput(
-                    f"config, {where}: folds: {fold} is too high, because dataset '{name}' has {folds} folds, numbered "
-                    f"from 0; use folds: {list(range(folds))} or raise datasets: {name}: splits: folds."
+                    f"config, {where}: folds: {fold} is too high, because dataset '{name}' has {folds} fold"
+                    f"{'s' * (folds > 1)}, numbered from 0; use folds: {list(range(folds))} or change "
+                    f"datasets: {name}: splits."
                 )
         dims = 2 if dataset["preprocess"]["slices"] else 3
         if len(patch) != dims:
@@ -184,12 +213,6 @@ def check_meaning(config: dict) -> None:
                 f"config, protocols: {experiment['protocol']}: patch: {patch} has {len(patch)} sizes, but dataset "
                 f"'{name}' is trained in {dims}-D (preprocess: slices: {dataset['preprocess']['slices']}); give {dims}."
             )
-        if "path" in dataset["source"] and "files" not in dataset:
-            raise BadInput(
-                f"config, datasets: {name}: a dataset with source: path needs files, for example\n"
-                '  files: {image: "{patient}.nii.gz", label: "{patient}_seg.nii.gz"}'
-            )
-        _check_structures(name, dataset["structures"])
 
     run = set(methods(experiment))
     for full, used in experiment.get("stand_ins", {}).items():
@@ -216,15 +239,25 @@ def _known(name: str, known: Iterable[str], where: str) -> None:
         raise BadInput(f"config, {where}: '{name}' is not in the catalogue.{did_you_mean(str(name), known)}")
 
 
-def _check_structures(dataset: str, structures: dict[str, int | list[int]]) -> None:
-    owner: dict[int, str] = {}
-    for name, value in structures.items():
-        if name == "mean":
-            raise BadInput(f"config, datasets: {dataset}: structures: 'mean' is the mean over structures; rename it.")
-        for label in value if isinstance(value, list) else [value]:
-            if label in owner:
-                raise BadInput(
-                    f"config, datasets: {dataset}: structures: label {label} belongs to both '{owner[label]}' and "
-                    f"'{name}'; each label value may belong to one structure."
-                )
-            owner[label] = name
+def _check_dataset(name: str, dataset: dict) -> None:
+    where = f"config, datasets: {name}"
+    try:
+        split_settings(dataset["splits"])
+        classes_of(dataset["structures"])
+        if "simulate" not in dataset["source"]:
+            chosen(dataset)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
+    if "mean" in dataset["structures"]:
+        raise BadInput(f"{where}: structures: 'mean' is the mean over structures; rename it.")
+    values = {v for value in dataset["structures"].values() for v in (value if isinstance(value, list) else [value])}
+    if both := sorted(values & set(dataset["ignore"])):
+        raise BadInput(f"{where}: ignore: {both[0]} is a label of a structure too; remove it from one of them.")
+    if (
+        isinstance(labels := dataset.get("files", {}).get("label"), dict)
+        and labels.keys() != dataset["structures"].keys()
+    ):
+        raise BadInput(
+            f"{where}: files: label: gives masks of {', '.join(labels)}, but structures are "
+            f"{', '.join(dataset['structures'])}; both must name the same."
+        )

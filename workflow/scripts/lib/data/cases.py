@@ -82,11 +82,11 @@ def load_label(
     """
     if set(case.labels) == {"label"}:
         return read_label(case.labels["label"], palette)
-    labels, geometry, first = None, None, ""
+    first = next(iter(case.images.values()))
+    _, geometry = read_image(first)
+    labels = np.zeros(geometry.shape, np.int32)
     for name, path in case.labels.items():
         mask, own = read_mask(path)
-        if labels is None:
-            labels, geometry, first = np.zeros(mask.shape, np.int32), own, path
         require_same_grid(own, path, geometry, first)
         if overlap := np.count_nonzero(labels[mask]):
             raise BadInput(

@@ -18,16 +18,15 @@ from lib.provenance import value_hash
 
 
 def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
-    """Read every image and label map of `cases` and return what check.json holds.
+    """Read every image and label map of `cases` and return what check.json holds; `require_sound` judges it.
 
-    block: the dataset's source, structures, palette, ignore, preprocess.colour and check. Per sound case: its files,
-    patient and fields; shape, spacing, unit and orientation of the file's axes; channels; voxels per label value;
-    range and mean of each channel; SHA-256 of the decoded voxels. Over all: warnings, dropped cases with reasons, near
-    duplicates, groups of patients that share them, data_hash. Raises one BadInput that lists every problem with its
-    file: files that cannot be read; image, label and mask on different grids; NaN or infinity; a constant image; labels
-    that are not whole numbers, are not declared, or are all background; cases with different numbers of channels; a
-    declared structure that no case has; one image under two patients. With `check.on_error: drop` the cases at fault
-    are left out instead, unless none remains.
+    block: the dataset's source, structures, palette, ignore, preprocess.colour and check. Per case that could be read:
+    its files, patient and fields; shape, spacing, unit and orientation of the file's axes; channels; voxels per label
+    value; range and mean of each channel; SHA-256 of the decoded voxels. Over all: problems, warnings, dropped cases
+    with reasons, near duplicates, groups of patients that share them, data_hash. Problems, each with its file, are:
+    files that cannot be read; image, label and mask on different grids; NaN or infinity; a constant image; labels that
+    are not whole numbers, are not declared, or are all background; an unusual number of channels; a declared structure
+    that no case has; one image under two patients. With `check.on_error: drop` the cases at fault are left out instead.
     """
     structures, settings = block["structures"], block["check"]
     classes_of(structures)  # regions that cannot be written
@@ -82,35 +81,29 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
     warnings = _same_images(rows, faults)
     _unusual_channels(rows, faults)
     faults = {name: reasons for name, reasons in faults.items() if reasons}
-    if faults and settings["on_error"] == "stop":
-        raise BadInput(
-            _told(
-                dataset,
-                list(dict.fromkeys(fault for reasons in faults.values() for fault in reasons)),
-                structures,
-                undeclared,
-            )
-        )
-    sound = [rows[case.case] for case in cases if case.case in rows and case.case not in faults]
-    general = _absent(declared, sound, warnings)
-    if not sound:
-        general = [f"no case is sound; the first fault is {next(iter(faults.values()))[0]}"]
-    pairs = [] if exempt else _near(sound, signatures, settings["near_duplicates"])
-    if pairs and settings["near_duplicates"]["action"] == "stop":
-        general += [
+    drop = settings["on_error"] == "drop"
+    kept = [rows[case.case] for case in cases if case.case in rows and not (drop and case.case in faults)]
+    problems = [] if drop else list(dict.fromkeys(fault for reasons in faults.values() for fault in reasons))
+    if not kept:
+        problems += [f"no case is left; the first fault was {next(iter(faults.values()))[0]}"] * drop
+    elif len(kept) == len(cases) or drop:  # every label map was read, so absence is known
+        problems += _absent(declared, kept, warnings)
+    pairs = [] if exempt else _near(kept, signatures, settings["near_duplicates"])
+    if settings["near_duplicates"]["action"] == "stop":
+        problems += [
             f"{_first(a)} and {_first(b)}: images of the patients {a['patient']} and {b['patient']} are near "
             f"duplicates (correlation {alike:.3f}); remove one, or set check.near_duplicates.action to group or list"
             for a, b, alike in pairs
         ]
-    if general:
-        raise BadInput(_told(dataset, general, structures, undeclared))
     grouped = groups([(a["patient"], b["patient"]) for a, b, _ in pairs])
     keys = ("case", "patient", "shape", "image_sha256", "label_sha256", "affine")
     return {
         "dataset": dataset,
-        "cases": sound,
+        "cases": kept,
+        "problems": problems,
+        "advice": _advice(structures, undeclared) if problems else "",
         "warnings": warnings,
-        "dropped": [{"case": name, "reasons": reasons} for name, reasons in faults.items()],
+        "dropped": [{"case": name, "reasons": reasons} for name, reasons in faults.items()] if drop else [],
         "near_duplicates": {
             **settings["near_duplicates"],
             "exempt": exempt,
@@ -125,14 +118,16 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
         },
         "groups": grouped if settings["near_duplicates"]["action"] == "group" else {},
         "seconds_per_case": round((time.monotonic() - started) / len(cases), 3),
-        "data_hash": value_hash([[row[key] for key in keys] for row in sound]),
+        "data_hash": value_hash([[row[key] for key in keys] for row in kept]),
     }
 
 
-def sound_cases(cases: list[Case], check: dict) -> list[Case]:
-    """The cases that the check did not drop."""
-    dropped = {entry["case"] for entry in check["dropped"]}
-    return [case for case in cases if case.case not in dropped]
+def require_sound(check: dict) -> None:
+    """Raise one BadInput that lists every problem of a dataset, unless there is none."""
+    if problems := check["problems"]:
+        text = f"dataset '{check['dataset']}' has {len(problems)} problem{'s' * (len(problems) > 1)}:"
+        text += "".join(f"\n  - {problem}" for problem in problems)
+        raise BadInput(f"{text}\n{check['advice']}".rstrip())
 
 
 def _read(case: Case, block: dict, faults: list[str]) -> list[tuple | None]:
@@ -206,14 +201,12 @@ def _near(sound: list[dict], signatures: dict, settings: dict) -> list[tuple[dic
     return [(sound[i], sound[j], alike) for i, j, alike in pairs]
 
 
-def _told(dataset: str, problems: list[str], structures: dict, undeclared: set[int]) -> str:
-    text = f"dataset '{dataset}' has {len(problems)} problem{'s' * (len(problems) > 1)}:"
-    text += "".join(f"\n  - {problem}" for problem in problems)
-    if undeclared:
-        added = {f"label_{value}".replace("-", "minus_"): value for value in sorted(undeclared)}
-        corrected = ", ".join(f"{name}: {value}" for name, value in {**structures, **added}.items())
-        text += f"\nIf the label maps are right, declare their values:\n    structures: {{{corrected}}}"
-    return text
+def _advice(structures: dict, undeclared: set[int]) -> str:
+    if not undeclared:
+        return ""
+    added = {f"label_{value}".replace("-", "minus_"): value for value in sorted(undeclared)}
+    corrected = ", ".join(f"{name}: {value}" for name, value in {**structures, **added}.items())
+    return f"If the label maps are right, declare their values:\n    structures: {{{corrected}}}"
 
 
 def _intensity(image: np.ndarray) -> tuple[dict[str, float], str]:

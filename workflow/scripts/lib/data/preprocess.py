@@ -10,6 +10,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from scipy.ndimage import zoom
 
 from lib.data.cases import Case, load_image, load_label, load_mask
+from lib.data.conditions import apply_condition
 from lib.data.formats import Geometry
 from lib.data.store import IGNORE
 from lib.data.structures import Classes, classes_of, label_of_regions
@@ -143,42 +144,33 @@ def plan(inside: np.ndarray, geometry: Geometry, settings: dict, median: list[fl
     }
 
 
-def needs_fold(settings: dict) -> bool:
-    """Whether the preprocessing takes statistics from the training patients of a fold, so each fold has a store."""
-    return settings["intensity"] == "ct" or "median" in (settings["spacing"], *settings["spacing"])
-
-
 def _read(case: Case, names: dict, block: dict, condition: dict) -> dict:
     """Arrays of a case as a training sees them, and `test_image` where prediction sees another image."""
     settings = block["preprocess"]
     image, geometry = load_image(case, settings["colour"])
     label, _ = load_label(case, block["structures"], block["palette"])
     inside = load_mask(case)[0] if case.mask else (image != 0).any(axis=0)
-    test_image, noise = None, {}
-    if condition.get("image") or condition.get("train_labels"):
-        from lib.data import conditions
-
-        image, test_image, label, noise = conditions.apply(
-            condition, names, case.case, image, label, inside, geometry.spacing, block
-        )
+    about = geometry.spacing, block["structures"], geometry.unit, block["ignore"]
+    seen = apply_condition(condition, names["dataset"], case.case, image, label, inside, *about)
+    image, test_image = seen.train_image, None if seen.test_image is seen.train_image else seen.test_image
     if settings["bias_field"] == "n4":
         image = _without_bias(image, inside)
         test_image = None if test_image is None else _without_bias(test_image, inside)
     return {
         "image": image,
         "test_image": test_image,
-        "label": label,
+        "label": seen.train_label,
         "inside": inside,
         "geometry": geometry,
         "masked": case.mask is not None,
-        "noise": noise,
+        "noise": seen.record,
     }
 
 
 def _fingerprint(cases: list[Case], names: dict, block: dict, condition: dict) -> dict:
     """Median spacing per RAS axis and, per channel, percentiles, mean and SD of intensities within structures."""
     settings = block["preprocess"]
-    if not needs_fold(settings):
+    if not cases:
         return {}
     spacings, samples = [], []
     for case in cases:

@@ -113,6 +113,19 @@ def upright(array: np.ndarray, geometry: Geometry) -> np.ndarray:
     return apply_orientation(array, io_orientation(geometry.affine))
 
 
+def upright_spacing(geometry: Geometry) -> np.ndarray:
+    """Voxel sides along the axes that `upright` gives."""
+    order = [1, 0, 2] if geometry.unit == "px" else np.argsort(io_orientation(geometry.affine)[:, 0])
+    return geometry.spacing[order]
+
+
+def slice_axis(shape: tuple[int, ...], spacing: np.ndarray) -> int:
+    """The axis across the slices that are shown: the coarsest, the one between acquired planes; the last for cubes."""
+    if min(shape) == 1:
+        return int(np.argmin(shape))
+    return int(np.argmax(np.round(spacing, 3) * [1, 1, 1.0001]))
+
+
 def _read(role, case, scores, predictions, structures, methods, palette, metric) -> dict:
     """Everything one block shows: image plane, reference plane, window, aspect, and (plane, caption) per
     method.
@@ -124,11 +137,8 @@ def _read(role, case, scores, predictions, structures, methods, palette, metric)
     reference, _ = load_label(case, structures, palette)
     shape = reference.shape
     reference = upright(reference, geometry)
-    order = [1, 0, 2] if geometry.unit == "px" else np.argsort(io_orientation(geometry.affine)[:, 0])
-    spacing = geometry.spacing[order]
-    # Slices lie across the coarsest axis, the one between acquired planes; axial when voxels are cubes.
-    flat = min(image.shape) == 1
-    through = int(np.argmin(image.shape) if flat else np.argmax(np.round(spacing, 3) * [1, 1, 1.0001]))
+    spacing = upright_spacing(geometry)
+    through = slice_axis(image.shape, spacing)
     plane_axes = [axis for axis in range(3) if axis != through]
     at = choose_slice(np.moveaxis(reference, through, -1), structures)
 

@@ -1,0 +1,61 @@
+"""Cases of a dataset as they came: one slice each, with the contours of their structures."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lib.data.cases import Case, load_image, load_label
+from lib.figures import style
+from lib.figures.montage import Structures, choose_slice, outline, slice_axis, upright, upright_spacing
+
+COLUMNS = 4
+SIDE = 46  # mm
+
+
+def draw(
+    cases: list[Case], titles: list[str], structures: Structures, palette: dict | None = None, colour: str | None = None
+) -> Figure:
+    """One panel per case: the slice across its coarsest axis in which the structures are seen best, RAS upright.
+
+    `titles`: one per case. Raises BadInput when a file cannot be read.
+    """
+    if not cases:
+        return style.notice("No case could be read.")
+    lines = -(-len(cases) // COLUMNS)
+    columns = min(COLUMNS, len(cases))
+    figure = style.figure(columns * SIDE * style.MM, (lines * (SIDE + 6) + 8) * style.MM)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    colours = style.overlays(list(structures))
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, case, title in zip(axes, cases, titles, strict=False):
+        pixels, label, pixel = _slice(case, structures, palette, colour)
+        ax.imshow(
+            pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1, origin="lower",
+            interpolation="nearest", aspect=pixel[1] / pixel[0],
+        )  # fmt: skip
+        for name, values in structures.items():
+            outline(ax, np.isin(label, values), colours[name])
+        ax.set_title(style.wrapped(title, 30), fontsize=6.5, pad=2)
+    handles = [Line2D([], [], color=colours[name], linewidth=2.5, label=name) for name in structures]
+    box = {"frameon": True, "facecolor": "#3a3f45", "edgecolor": "none", "labelcolor": "white"}
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), **box)
+    return figure
+
+
+def _slice(case: Case, structures: Structures, palette: dict | None, colour: str | None) -> tuple:
+    """Grey values or colours (Y, X, 1 or 3) in 0…1, labels (X, Y), and the two sides of a pixel."""
+    channels, geometry = load_image(case, colour)
+    coloured = geometry.unit == "px" and len(channels) == 3
+    channels = [upright(channel, geometry) for channel in (channels if coloured else channels[:1])]
+    label = upright(load_label(case, structures, palette)[0], geometry)
+    spacing = upright_spacing(geometry)
+    through = slice_axis(label.shape, spacing)
+    at = choose_slice(np.moveaxis(label, through, -1), structures)
+    planes = np.stack([np.take(channel, at, axis=through) for channel in channels], axis=-1).astype(float)
+    low, high = np.percentile(planes, [0.5, 99.5])
+    planes = np.clip((planes - low) / max(high - low, 1e-12), 0, 1)
+    pixel = [spacing[axis] for axis in range(3) if axis != through]
+    return planes.transpose(1, 0, 2), np.take(label, at, axis=through), pixel
