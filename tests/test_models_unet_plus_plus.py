@@ -47,6 +47,25 @@ def test_equals_the_graph_written_out(shape):
         torch.testing.assert_close(model(x), model.classifier(x04), rtol=1e-4, atol=1e-5)
 
 
+def test_deep_supervision():
+    """In training the logits of X(0, 4), X(0, 3), X(0, 2), X(0, 1); in evaluation those of X(0, 4)."""
+    recipe = {"name": "unet_plus_plus", "width": 4, "deep_supervision": True}
+    model, plain = build(recipe), narrow()
+    plain.load_state_dict({name: t for name, t in model.state_dict().items() if not name.startswith("earlier")})
+    nodes = {}
+    for position in (1, 2, 3):
+        model.nodes[f"0_{position}"].register_forward_hook(
+            lambda _, __, y, position=position: nodes.update({position: y})
+        )
+    x = torch.rand(2, 2, 35, 50)
+    logits = model(x)
+    assert len(logits) == 4
+    torch.testing.assert_close(logits[0], plain(x))
+    for k, position in enumerate((3, 2, 1)):
+        torch.testing.assert_close(logits[1 + k], model.earlier[k](nodes[position])[..., :35, :50])
+    torch.testing.assert_close(model.eval()(x), plain.eval()(x))
+
+
 @pytest.mark.parametrize("resize", [resize_corners, upsample_corners])
 @pytest.mark.parametrize(("old", "new"), [((4, 5), (8, 10)), ((1, 3), (2, 6)), ((3, 2, 4), (6, 4, 8))])
 def test_upsampling_equals_interpolate_with_its_gradient(old, new, resize):

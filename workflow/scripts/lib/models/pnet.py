@@ -33,6 +33,8 @@ class PNet(nn.Module):
     one drops in blocks 3 to 5 as well). Unknown, ours: hidden width of block 6, He weights; spatial_dims = 3 (3×3×3).
     """
 
+    deepest = "blocks"  # whose (last) output a loss may look at
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, width: int = 64, dropout: float = 0.5):
         super().__init__()
         check_positive("pnet", width=width)
@@ -74,6 +76,8 @@ class PCNet(nn.Module):
     compression is linear, hidden width of block 6, dropout as in `pnet`, He weights. spatial_dims = 2 is the network
     on a single slice (3×3 throughout).
     """
+
+    deepest = "blocks"  # whose (last) output a loss may look at
 
     def __init__(
         self,

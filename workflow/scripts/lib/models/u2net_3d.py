@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.errors import BadInput
-from lib.models.blocks import crop, pad_to_multiples, upsample_nearest
+from lib.models.blocks import crop, upsample_nearest
 from lib.models.layers import CONV, INSTANCE_NORM, check_flags, check_positive, he_init
+from lib.models.sizes import pad_to_factors
 from lib.registry import register
 
 
@@ -28,9 +29,9 @@ class U2Net3D(nn.Module):
     1×1×1 convolution, normalisation, activation; nearest ×2 from one to the next, added up, and added to the
     1×1×1 classifier. Each convolution has a bias, normalisation is that of instances (affine), activation a leaky
     ReLU 0.01. Of each domain alone: entrance, depthwise convolutions, normalisations, deep supervision, classifier.
-    Shapes: (B, in_channels, *S) to logits (B, out_channels, *S), any S of at least 2^pools along each axis and more
-    than that along one (one pixel at the bottom has no standard deviation). Padded with edge values to a multiple
-    of 2^pools at its end, cropped back.
+    Shapes: (B, in_channels, *S) to logits (B, out_channels, *S), any S of at least 2^pools along each axis (padded
+    with edge values at its end to a multiple of 2^pools, twice that where one pixel would be left at the bottom, which
+    has no standard deviation; cropped back).
     Parameters: width; pools = halvings, one number or one per axis (slice axis first; the source has 3 to 5, [2, 5, 5]
     for thick slices); domains, of which `forward(x, domain=0)` takes one: one is what one data set needs;
     separable = false gives the source's independent network of plain 3×3×3 convolutions (1×1×1 in the second
@@ -96,12 +97,7 @@ class U2Net3D(nn.Module):
 
     def forward(self, x: Tensor, domain: int = 0) -> Tensor:
         size = x.shape[2:]
-        if any(n < f for n, f in zip(size, self.factors, strict=True)) or list(size) == self.factors:
-            raise BadInput(
-                f"The architecture 'u2net_3d' needs at least {' × '.join(map(str, self.factors))} pixels, and more "
-                f"along one axis, but its input has {' × '.join(map(str, size))}. Use larger patches or fewer pools."
-            )
-        x = pad_to_multiples(x, self.factors)
+        x = pad_to_factors("u2net_3d", x, self.factors)
         x = self.entrance(x, domain)
         skips = []
         for level, (first, second) in enumerate(self.encoder):

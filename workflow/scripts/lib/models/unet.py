@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.errors import BadInput
 from lib.models.blocks import crop, pad_to_multiple
 from lib.models.layers import CONV, CONV_TRANSPOSE, MAX_POOL, check_flags, check_positive, check_size, he_init, norm
+from lib.models.sizes import pad_to_factors
 from lib.registry import register
 
 WIDTHS = (1, 2, 4, 8, 16)  # channels per level, in multiples of `width`
@@ -26,8 +26,9 @@ class UNet(nn.Module):
     channels: 31,036,676 at width 64, 7,762,564 at width 32.
     residual: each level adds its input, through a 1×1 convolution and normalisation where the channels change,
     to its second normalisation, before the ReLU (He 2016; Zhang, Road Extraction by Deep Residual U-Net, 2018).
-    normalisation: `batch`; `instance` (affine; not for inputs of 16 pixels along every axis, one pixel at the
-    bottom); `group` (16 channels per group, one group where 16 does not divide them); `none` (then with bias).
+    normalisation: `batch`; `instance` (affine; inputs of 16 pixels along every axis are padded to 32 along the
+    last, because one pixel at the bottom has no standard deviation); `group` (16 channels per group, one group where
+    16 does not divide them); `none` (then with bias).
     deep_supervision: in training the result is a list of logits, finest first: those of the tensor, and 1×1
     classifiers of the decoder's levels at 1/2, 1/4, 1/8 of its size, rounded up (Dou 2017). In evaluation the
     tensor alone.
@@ -35,6 +36,8 @@ class UNet(nn.Module):
     output smaller than its input); each is followed by batch normalisation, hence without bias; no dropout;
     no border weights (a matter of the loss). spatial_dims = 3 uses 3×3×3 and 2×2×2. The options are ours.
     """
+
+    deepest = "encoder"  # whose (last) output a loss may look at
 
     def __init__(
         self,
@@ -69,11 +72,8 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         check_size("unet", x, FACTOR)
         size = x.shape[2:]
-        if self.normalisation == "instance" and max(size) == FACTOR:
-            raise BadInput(
-                f"The architecture 'unet' with instance normalisation needs more than {FACTOR} pixels along one axis "
-                f"at least, but its input has {' × '.join(map(str, size))}: one pixel has no standard deviation."
-            )
+        if self.normalisation == "instance":  # keeps more than one pixel at the bottom
+            x = pad_to_factors("unet", x, [FACTOR] * len(size))
         x = pad_to_multiple(x, FACTOR)
 
         skips = []
