@@ -387,3 +387,143 @@ def test_a_unet_learns_under_augmentation(tmp_path):
     job = tiny_job(tmp_path, iterations=300, batch=4, lr=5e-3, validate_every=100)
     job["model"] = {"name": "unet", "width": 8}
     assert train_cell(job)["validation_dice"] > 0.9
+
+
+# --- what a loss is told
+
+
+def set_up(tiny: Path, model: dict, loss: dict, **protocol) -> trainer.Training:
+    job = tiny_job(tiny, **protocol) | {"model": model, "loss": loss}
+    torch.manual_seed(0)
+    return trainer.set_up(job, torch.device("cpu"))[0]
+
+
+CE = {"name": "cross_entropy"}
+WITH_INFORMATION = {
+    "sum": [
+        {"weight": 1.0, "loss": CE},
+        {"weight": 0.1, "loss": {"name": "mutual_information", "width": 8}},
+    ]
+}
+
+
+def test_a_loss_is_told_the_iteration_the_spacing_and_the_image(tiny, monkeypatch):
+    training = set_up(tiny, {"name": "unet", "width": 4}, CE, iterations=7, augment=False)
+    seen = []
+    loss = training.loss
+
+    def spy(logits, target, **batch):
+        seen.append((logits, target, batch))
+        return loss(logits, target, **batch)
+
+    training.loss = spy
+    for _ in range(3):
+        training.step()
+    assert [batch["iteration"] for *_, batch in seen] == [0, 1, 2]
+    for logits, target, batch in seen:
+        assert batch["iterations"] == 7 and batch["ignored"] is False and batch["features"] is None
+        assert batch["spacing"].tolist() == [[1.0, 1.0]] * 2
+        assert batch["image"].shape == (2, 1, 32, 32) and logits.shape == (2, 3, 32, 32)
+        assert target.shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "unet", "width": 4}, {"name": "attention_unet", "width": 4}, {"name": "segnet", "width": 2}]
+)
+def test_the_information_term_reaches_the_network_and_is_not_saved(tiny, model):
+    training = set_up(tiny, model, WITH_INFORMATION)
+    before = {name: p.detach().clone() for name, p in training.loss.named_parameters()}
+    assert before
+    for _ in range(4):
+        training.step()
+    after = dict(training.loss.named_parameters())
+    assert all(not torch.equal(before[name], after[name]) for name in before if not name.endswith("score.bias"))
+    assert training.features.output is None  # the graph of a step is freed
+
+    plain, informed = tiny_job(tiny, "plain"), tiny_job(tiny, "informed")
+    for job, loss in ((plain, CE), (informed, WITH_INFORMATION)):
+        job |= {"model": model, "loss": loss}
+        train_cell(job)
+    assert weights(plain).keys() == weights(informed).keys()
+    assert not equal(weights(plain), weights(informed))
+    costs = [json.loads((Path(job["output"]) / "cost.json").read_text()) for job in (plain, informed)]
+    assert costs[0]["parameters"] == costs[1]["parameters"] and costs[0]["flops"] == costs[1]["flops"]
+
+
+def test_looking_for_the_features_changes_nothing(tiny):
+    """Same initial weights, statistics and modes as without the term."""
+    networks = [set_up(tiny, {"name": "vnet", "width": 4}, loss).model for loss in (CE, WITH_INFORMATION)]
+    assert equal(networks[0].state_dict(), networks[1].state_dict())
+    assert all(module.training for module in networks[1].modules())
+
+
+def test_a_network_that_names_no_features_is_refused(tiny):
+    with pytest.raises(BadInput, match="architecture 'plain' does not say where they are"):
+        trainer.Features(torch.nn.Conv2d(1, 2, 1), "plain")
+
+
+def test_deep_supervision_trains_and_predicts_as_one(tiny):
+    job = tiny_job(tiny) | {"model": {"name": "unet", "width": 4, "deep_supervision": True}, "loss": WITH_INFORMATION}
+    result = train_cell(job)
+    assert 0 <= result["validation_dice"] <= 1
+    rows = curve(job)
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def with_labels(tiny: Path, change, **meta) -> None:
+    """Rewrite the labels of the store, and keys of its description."""
+    description = json.loads((tiny / "store/store.json").read_text()) | meta
+    for name, entry in description["cases"].items():
+        label = change(np.load(tiny / f"store/{name}.label.npy"))
+        np.save(tiny / f"store/{name}.label.npy", label)
+        entry["voxels"] = np.bincount(label.ravel(), minlength=256)[: len(description["classes"])].tolist()
+    write_json(tiny / "store/store.json", description)
+
+
+@pytest.mark.parametrize("loss", [{"name": "cross_entropy", "weights": "median_frequency"}, {"name": "dice"}])
+def test_regions_have_an_output_each(tiny, loss):
+    with_labels(tiny, lambda label: label, regions=[[1, 2], [2]])
+    job = tiny_job(tiny, iterations=60, validate_every=60, lr=1e-2) | {"loss": loss}
+    job["model"] = {"name": "unet", "width": 4}
+    result = train_cell(job)
+    assert weights(job)["classifier.weight"].shape[0] == 2
+    assert result["validation_dice"] > 0.5
+
+
+def test_ignored_pixels_do_not_teach(tiny, monkeypatch):
+    """The labels of a box are ignored; the image there may be anything, but for what the network sees around it."""
+
+    def ignore(label):
+        label = label.copy()
+        label[:, :, :12] = 255
+        return label
+
+    with_labels(tiny, ignore)
+    training = set_up(tiny, {"name": "unet", "width": 4}, {"name": "dice"}, patch=[40, 36], foreground=1.0)
+    assert 255 not in training.sampler.voxels
+    seen = []
+    loss = training.loss
+    training.loss = lambda logits, target, **batch: seen.append((target, batch)) or loss(logits, target, **batch)
+    training.step()
+    ((target, batch),) = seen
+    assert batch["ignored"] is True and (target == 255).any() and set(target.unique().tolist()) <= {0, 1, 2, 255}
+    assert train_cell(tiny_job(tiny))["validation_dice"] > 0
+
+
+def test_the_information_term_resumes_to_the_bit(tiny):
+    """Its parameters, and the positions that it draws, are part of the checkpoint."""
+
+    def steps(training: trainer.Training, count: int) -> trainer.Training:
+        for _ in range(count):
+            training.step()
+        return training
+
+    model = {"name": "unet", "width": 4}
+    whole = steps(set_up(tiny, model, WITH_INFORMATION), 5)
+    save_checkpoint(tiny / "saved", steps(set_up(tiny, model, WITH_INFORMATION), 2).snapshot())
+    resumed = set_up(tiny, model, WITH_INFORMATION)
+    torch.rand(7)
+    resumed.restore(load_checkpoint(tiny / "saved"))
+    steps(resumed, 3)
+    assert equal(whole.model.state_dict(), resumed.model.state_dict())
+    assert equal(whole.loss.state_dict(), resumed.loss.state_dict())
