@@ -481,6 +481,9 @@ def test_nnunet_pictures_repeated_channels_and_files_by_name(tmp_path):
     named = {"A1": {"images": ["imagesTr/BR_001_0000.nii.gz"], "label": "./labelsTr/BR_001.nii.gz"}}
     by_name = nnunet(tmp_path / "named", 1, dataset=named)
     assert index(by_name, layout="nnunet")[0].images == {"image": str(by_name / "imagesTr/BR_001_0000.nii.gz")}
+    three = {"A1": {"images": ["imagesTr/BR_001_0000.nii.gz"] * 3, "label": "labelsTr/BR_001.nii.gz"}}
+    text = message(nnunet(by_name, 2, dataset=three), layout="nnunet")
+    assert "has 3 images, but there are 2 channels: echo0, echo1" in text
     nnunet(by_name, 1, dataset={"A1": {"label": "x"}})
     assert 'dataset: A1 is {"label": "x"}; it needs images and label' in message(by_name, layout="nnunet")
 
@@ -616,12 +619,21 @@ def test_bids_with_runs_masks_by_structure_and_no_sessions(tmp_path):
     assert case.images == {"image": str(tmp_path / f"{out}_run-2_space-MNI_T2w.nii")}
 
 
+def test_bids_does_not_mix_kinds_of_images(tmp_path):
+    for sub, kind in (("01", "T1w"), ("02", "T2w")):
+        make(tmp_path, f"sub-{sub}/sub-{sub}_{kind}.nii", f"derivatives/x/sub-{sub}/sub-{sub}_dseg.nii")
+    assert "the labels have images of 2 kinds (T1w, T2w)" in message(tmp_path, layout="bids")
+    make(tmp_path, "sub-01/sub-01_T2w.nii")
+    (first, _) = index(tmp_path, layout={"bids": {"image": "T2w"}})
+    assert first.images == {"image": str(tmp_path / "sub-01/sub-01_T2w.nii")}
+
+
 def test_bids_that_cannot_work(tmp_path):
     make(tmp_path / "flat", "sub-01/anat/sub-01_T1w.nii.gz")
     assert "has no derivatives/; there are: sub-01/anat" in message(tmp_path / "flat", layout="bids")
     a = bids(tmp_path / "a")
     text = message(a, layout="bids")
-    assert "has images of 2 kinds (FLAIR, T1w); say which, as in layout: {bids: {image: FLAIR}}" in text
+    assert "the labels have images of 2 kinds (FLAIR, T1w); say which, as in layout: {bids: {image: FLAIR}}" in text
     text = message(a, layout={"bids": {"image": "T2w"}})
     assert (
         "sub-01_ses-a_space-orig_desc-x_dseg.nii.gz needs one image 'T2w' of the same entities, and there are 0" in text

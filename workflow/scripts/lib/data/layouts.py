@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -68,7 +68,7 @@ def _nnunet(listing: Listing) -> Iterator[Found]:
     root, about = _dataset_json(listing, "nnunet")
     ending = about.get("file_ending", ".nii.gz")
     channels = _channels(listing, root, about)
-    if "dataset" in about:  # version 2 may name the files of each case
+    if isinstance(about.get("dataset"), dict):  # version 2 may name the files of each case
         cases = {}
         for case, entry in about["dataset"].items():
             at = f"{listing.path(root + 'dataset.json')}, dataset: {case}"
@@ -103,6 +103,11 @@ def _nnunet(listing: Listing) -> Iterator[Found]:
                     f"layout: nnunet: {listing.path(name)} does not exist, but the label map {label} needs it "
                     f"({len(channels)} channels in dataset.json: {', '.join(channels)}); add the image.{hint}"
                 )
+        if len(images) not in (1, len(channels)):
+            raise BadInput(
+                f"layout: nnunet: the case '{case}' of {listing.path(root + 'dataset.json')} has {len(images)} images, "
+                f"but there are {len(channels)} channels: {', '.join(channels)}; correct one of them"
+            )
         yield Found(case, _named(images, channels), {"label": label}, listing.path(label))
 
 
@@ -212,9 +217,13 @@ def _bids(
                     f"layout: {{bids: {{label: {_example(name)}}}}}"
                 )
             here.labels[structure] = name
+    of_subject: dict[str, list[str]] = {}
+    for name in images:
+        of_subject.setdefault(f"sub-{_entities(name)[0].get('sub')}", []).append(name)
+    near = {case.case: _images_of(case, of_subject.get(case.patient, [])) for case in found.values()}
+    wanted = [image] if isinstance(image, str) else image or [_only_suffix(near, images)]
     for case in found.values():
-        wanted = [image] if isinstance(image, str) else image or [_only_suffix(case, images)]
-        paths = {spec: _bids_image(case, spec, images) for spec in wanted}
+        paths = {spec: _bids_image(case, spec, near[case.case], of_subject) for spec in wanted}
         case.images = paths if len(paths) > 1 else {"image": next(iter(paths.values()))}
     yield from found.values()
 
@@ -272,39 +281,41 @@ def _of(names: list[str], spec: str) -> list[str]:
     return [name for name, (entities, end) in parsed.items() if end == suffix and wanted.items() <= entities.items()]
 
 
-def _belongs(name: str, case: Found) -> bool:
-    entities, own = _entities(name)[0], {"sub": case.patient.removeprefix("sub-"), **case.fields}
-    if any(entities.get(key) != own.get(key) for key in ("sub", "ses")):
-        return False
-    return all(own.get(key, value) == value for key, value in entities.items() if key not in OF_LABELS)
+def _images_of(case: Found, images: list[str]) -> list[str]:
+    """Images of the case's subject whose session is the same and whose other entities do not contradict the label's."""
+    own = {"sub": case.patient.removeprefix("sub-"), **case.fields}
+    labels, near = set(case.labels.values()), []
+    for name in images:
+        entities = _entities(name)[0]
+        same = name not in labels and entities.get("ses") == own.get("ses")
+        if same and all(own.get(key, value) == value for key, value in entities.items() if key not in OF_LABELS):
+            near.append(name)
+    return near
 
 
-def _only_suffix(case: Found, images: list[str]) -> str:
-    labels = set(case.labels.values())
-    near = [name for name in images if _belongs(name, case) and name not in labels]
-    suffixes = sorted({_entities(name)[1] for name in near})
+def _only_suffix(near: dict[str, list[str]], images: list[str]) -> str:
+    suffixes = sorted({_entities(name)[1] for names in near.values() for name in names})
     if len(suffixes) != 1:
         raise BadInput(
-            f"layout: bids: the label {case.at} has images of {len(suffixes)} kinds ({some(suffixes) or 'none'}); say "
-            f"which, as in layout: {{bids: {{image: {suffixes[0] if suffixes else 'T1w'}}}}}, or list the channels. "
-            f"Images there: {some(near or images) or 'none'}"
+            f"layout: bids: the labels have images of {len(suffixes)} kinds ({some(suffixes) or 'none'}); say which, "
+            f"as in layout: {{bids: {{image: {suffixes[0] if suffixes else 'T1w'}}}}}, or list the channels. "
+            f"Images there: {some(images) or 'none'}"
         )
     return suffixes[0]
 
 
-def _bids_image(case: Found, spec: str, images: list[str]) -> str:
-    near = [name for name in _of(images, spec) if _belongs(name, case) and name not in case.labels.values()]
-    if len(near) > 1:  # without the entities that only an image has
+def _bids_image(case: Found, spec: str, near: list[str], of_subject: dict[str, list[str]]) -> str:
+    fitting = _of(near, spec)
+    if len(fitting) > 1:  # without the entities that only an image has
         own = {"sub", *case.fields}
-        near = [n for n in near if {k for k in _entities(n)[0] if k not in OF_LABELS} == own] or near
-    if len(near) != 1:
-        there = near or [name for name in images if f"{case.patient}_" in name]
+        fitting = [n for n in fitting if {k for k in _entities(n)[0] if k not in OF_LABELS} == own] or fitting
+    if len(fitting) != 1:
         raise BadInput(
-            f"layout: bids: the label {case.at} needs one image '{spec}' of the same entities, and there "
-            f"are {len(near)}; correct image, with entities where needed, as in acq-mprage_T1w. There are: "
-            f"{some(there) or 'none of this subject'}"
+            f"layout: bids: the label {case.at} needs one image '{spec}' of the same entities, and there are "
+            f"{len(fitting)}; correct image, with entities where needed, as in acq-mprage_T1w. There are: "
+            f"{some(fitting or of_subject.get(case.patient, [])) or 'none of this subject'}"
         )
-    return near[0]
+    return fitting[0]
 
 
 def _example(name: str) -> str:
@@ -430,11 +441,10 @@ def _near(path: Path) -> str:
 # Shared
 
 
-def _root(listing: Listing, layout: str, what: str, fits) -> str:
+def _root(listing: Listing, layout: str, what: str, fits: Callable[[list[str]], bool]) -> str:
     """The folder itself or the only folder in it (or in its folders) that fits, as archives often hold one."""
-    first = [name for name in listing.names() if name.endswith("/")]
-    second = [a + b for a in first for b in listing.names(a) if b.endswith("/")]
-    for level in ([""], first, second):
+    level = [""]
+    for _ in range(3):
         roots = [name for name in level if fits(listing.names(name))]
         if len(roots) > 1:
             raise BadInput(
@@ -442,6 +452,7 @@ def _root(listing: Listing, layout: str, what: str, fits) -> str:
             )
         if roots:
             return roots[0]
+        level = [name + inner for name in level for inner in listing.names(name) if inner.endswith("/")]
     raise BadInput(f"layout: {layout}: {listing.folder} has no {what}; there are: {listing.examples()}")
 
 
@@ -511,7 +522,7 @@ def declared_structures(folder: str | Path, layout: str | dict | None) -> dict[s
     Names are made to fit the configuration: "Left Kidney" -> left_kidney.
     """
     listing = Listing(folder)
-    name, _ = chosen({"layout": layout, "files": {"image": "", "label": ""} if layout is None else {}})
+    name = chosen({"layout": layout})[0] if layout else None
     labels: dict[str, object] = {}
     if name in ("nnunet", "msd"):
         about = _dataset_json(listing, name)[1].get("labels")
