@@ -133,6 +133,10 @@ def test_empty_label_maps_are_no_copies():
     for case in cases:
         entry(check, case.case).update(labels={"0": 100}, label_sha256="empty")
     assert certify(cases, check, splits)["sound"] is True
+    a, b = (splits["folds"][n]["test"][0] for n in (0, 1))
+    same = copy.deepcopy(check)
+    entry(same, f"{b}_c1")["image_sha256"] = entry(same, f"{a}_c0")["image_sha256"]
+    assert "hold the same image" in refused(cases, same, splits)  # images count whatever their label maps
     for case in cases:
         del entry(check, case.case)["labels"]  # not known to be empty
     assert "hold the same label map" in refused(cases, check, splits)

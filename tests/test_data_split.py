@@ -112,8 +112,19 @@ def test_parts_are_balanced_within_strata(sites, folds, seed, validation):
 def test_groups_are_balanced_as_far_as_their_sizes_allow(sizes, folds, seed):
     cases = cohort(sum(sizes))
     groups = dict(zip(names(cases), np.repeat([f"g{n}" for n in range(len(sizes))], sizes).tolist(), strict=True))
-    tested = [len(parts["test"]) for parts in split_patients(cases, {"folds": folds, "seed": seed}, groups)["folds"]]
+    result = split_patients(cases, {"folds": folds, "seed": seed}, groups)["folds"]
+    tested = [len(parts["test"]) for parts in result]
     assert max(tested) - min(tested) <= max(sizes)
+
+    def smallest_left(parts: dict) -> int:
+        return min(Counter(groups[p] for part in ("train", "validation") for p in parts[part]).values())
+
+    for parts in result:  # a share is not exceeded, unless no group is small enough
+        assert len(parts["validation"]) <= max(round(0.2 * (sum(sizes) - len(parts["test"]))), smallest_left(parts))
+
+    single = cohort(sum(sizes) + folds * max(sizes))  # patients without a group level out what groups leave
+    tested = [len(parts["test"]) for parts in split_patients(single, {"folds": folds, "seed": seed}, groups)["folds"]]
+    assert max(tested) - min(tested) <= 1
 
 
 @quick
@@ -178,6 +189,23 @@ def test_a_new_patient_joins_the_smallest_fold_of_its_stratum():
     after = split_patients([*cases, new_a, new_b], {"folds": 3, "stratify": "site"}, None, old)
     sizes = [len(parts["test"]) for parts in after["folds"]]
     assert max(sizes) - min(sizes) == 1  # 11 patients: the second one goes to a fold with fewer patients in all
+
+
+def test_new_patients_fill_the_share_of_their_stratum():
+    old = split_patients(cohort([*"AAAAAAAA"]), {"holdout": 0.5, "stratify": "site"})
+    new = split_patients(cohort([*"AAAAAAAA", *"AABBBB"]), {"holdout": 0.5, "stratify": "site"}, None, old)
+    came = set(new["folds"][0]["test"]) - set(old["folds"][0]["test"])
+    assert sorted(new["strata"][patient] for patient in came) == ["A", "B", "B"]
+
+
+def test_validation_is_drawn_anew_where_it_would_take_everyone():
+    cases = cohort(5)
+    settings = {"holdout": 0.2, "validation": 0.5}
+    old = split_patients(cases, settings)
+    left = [case for case in cases if case.patient not in old["folds"][0]["train"]]
+    (parts,) = split_patients(left, settings, None, old)["folds"]
+    assert parts["test"] == old["folds"][0]["test"]
+    assert sorted(parts["train"] + parts["validation"]) == old["folds"][0]["validation"]
 
 
 def test_a_group_found_later_brings_its_patients_together(capsys):
