@@ -207,14 +207,14 @@ def corrupt_label(
         if rng.random() < rate:
             _shift(noisy, fixed, spacing, length, rng)
     elif kind in ("pixel_flip", "patch_flip"):
-        kinds = np.zeros(label.shape, np.uint8)
+        numbers = np.zeros(label.shape, np.uint8)  # of the classes
         for number, values in enumerate(classes):
-            kinds[np.isin(label, values)] = number
+            numbers[np.isin(label, values)] = number
         if kind == "pixel_flip":
             flipped = rng.random(label.shape) < rate
-            flipped_to = (kinds + rng.integers(1, len(classes), label.shape)) % len(classes)
+            flipped_to = (numbers + rng.integers(1, len(classes), label.shape)) % len(classes)
         else:
-            flipped, flipped_to = _patches(kinds, fixed, spacing, length, rate, len(classes), rng)
+            flipped, flipped_to = _patches(numbers, fixed, spacing, length, rate, len(classes), rng)
         firsts = np.array([values[0] for values in classes], noisy.dtype)
         noisy[flipped] = firsts[flipped_to[flipped]]
     else:
@@ -282,9 +282,10 @@ def measure_label(
         own, other = np.isin(clean, values), np.isin(noisy, values)
         total = int(own.sum() + other.sum())
         dice[name] = float(2 * (own & other).sum() / total) if total else 1.0
-        pairs = (
-            [(own, other)] if across is None else zip(*(np.moveaxis(m, across, 0) for m in (own, other)), strict=True)
-        )
+        if across is None:
+            pairs = [(own, other)]
+        else:
+            pairs = zip(np.moveaxis(own, across, 0), np.moveaxis(other, across, 0), strict=True)
         distances = [
             np.concatenate(border_distances(p[box], r[box], sides))
             for p, r in pairs
@@ -395,9 +396,11 @@ def _slice_axis(shape: tuple[int, ...], spacing: Sequence[float]) -> int | None:
 
 
 def _plane(shape: tuple[int, ...], spacing: Sequence[float]) -> list[int]:
-    """The two axes of a slice: all but the slice axis, or, where there is none, all but the coarsest."""
+    """The two axes of a slice; where no axis is that of slices, all but the coarsest, of equals the shortest."""
     across = _slice_axis(shape, spacing)
-    return [axis for axis in range(3) if axis != (int(np.argmax(spacing)) if across is None else across)]
+    if across is None:
+        across = max(range(3), key=lambda axis: (round(float(spacing[axis]), 2), -shape[axis]))
+    return [axis for axis in range(3) if axis != across]
 
 
 def _smooth_field(
@@ -504,7 +507,7 @@ def _drop_components(label: np.ndarray, own: np.ndarray, rate: float, rng: np.ra
 
 
 def _patches(
-    kinds: np.ndarray,
+    numbers: np.ndarray,
     fixed: np.ndarray,
     spacing: np.ndarray,
     length: float,
@@ -513,15 +516,15 @@ def _patches(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which voxels lie in flipped tiles of side `length`, and the class of each tile, both of the label's shape."""
-    across = _slice_axis(kinds.shape, spacing)
+    across = _slice_axis(numbers.shape, spacing)
     sides = [1 if axis == across else max(1, round(length / side)) for axis, side in enumerate(spacing)]
     offsets = [int(rng.integers(side)) for side in sides]
-    tile, tiles = np.zeros(kinds.shape, np.intp), 1
-    for axis, (n, side, offset) in enumerate(zip(kinds.shape, sides, offsets, strict=True)):
-        number = (np.arange(n) + offset) // side
-        tile = tile * (number[-1] + 1) + _along(number, axis)
-        tiles *= int(number[-1]) + 1
-    counts = np.bincount((tile * classes + kinds)[~fixed], minlength=tiles * classes).reshape(tiles, classes)
+    tile, tiles = np.zeros(numbers.shape, np.intp), 1
+    for axis, (n, side, offset) in enumerate(zip(numbers.shape, sides, offsets, strict=True)):
+        tile_at = (np.arange(n) + offset) // side
+        tile = tile * (tile_at[-1] + 1) + _along(tile_at, axis)
+        tiles *= int(tile_at[-1]) + 1
+    counts = np.bincount((tile * classes + numbers)[~fixed], minlength=tiles * classes).reshape(tiles, classes)
     flipped = (rng.random(tiles) < rate) & (counts[:, 1:].sum(axis=1) > 0)
     to = (counts.argmax(axis=1) + rng.integers(1, classes, tiles)) % classes
     return flipped[tile], to[tile]
