@@ -77,7 +77,8 @@ rule index:
         runtime=60,
     params:
         folder=source_folder,
-        dataset=lambda wildcards: {"files": segcross.SIMULATED_FILES} | of_dataset(wildcards, "files", "layout", "structures"),
+        dataset=lambda wildcards: of_dataset(wildcards, "files", "layout", "structures")
+        | ({"files": segcross.SIMULATED_FILES} if wildcards.dataset in SIMULATED else {}),
         state=source_state,
         code=code("index"),
     script:
