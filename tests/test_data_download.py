@@ -253,6 +253,12 @@ def test_without_validators_the_checksum_guards_what_is_resumed(server, monkeypa
     assert "wrong sha256 after a resumed download; once more from the start" in capsys.readouterr().out
 
 
+def test_an_answer_for_another_range_is_not_taken(server, capsys):
+    server.plan = [{"cut": 100_000}, {"status": 206, "headers": {"Content-Range": "bytes 90000-307199/307200"}}]
+    assert fetch(server) == {"x.bin": DATA}
+    assert "the server's file is another one by now, so it starts anew" in capsys.readouterr().out
+
+
 def test_416_starts_anew(server, capsys):
     server.plan = [{"cut": 200_000}, {"body": b"short", "ignore_if_range": True}]
     assert fetch(server, sha256=SHA) == {"x.bin": DATA}

@@ -17,6 +17,7 @@ import posixpath
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import time
 import unicodedata
@@ -40,7 +41,12 @@ REPORT_SECONDS = 5
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz")
 SINGLE = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 UNSUPPORTED = (".rar", ".7z", ".zst", ".z01", ".001")
-CORRUPT = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile)
+# What the readers raise on damaged bytes, found by damaging them; bz2 raises an OSError without a number.
+CORRUPT = (
+    *(EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile),
+    *(UnicodeDecodeError, NotImplementedError, struct.error),
+)
+CORRUPT_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
 BY_HAND = "Unpack it by hand and give the folder as `source: {path: FOLDER}`"
 
 
@@ -156,7 +162,7 @@ def _unpack(archive: Path, folder: Path, label: str, budget: Budget, depth: int)
     except OSError as error:
         if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)):
             raise BadInput(f"{label}: refused: '{error.filename}' is both a file and a folder. {BY_HAND}.") from error
-        if error.errno is None:  # bz2 has no error of its own
+        if error.errno in CORRUPT_NUMBERS:
             raise BadInput(_corrupt(label, archive, error)) from error
         raise _named(error, label, budget) from error
     for path in written:
