@@ -48,5 +48,6 @@ def at_share(value: float | dict, share: float) -> float:
     start, end = value.get("start", 0), value.get("end", 1)
     if share >= end:
         return value["to"]
-    along = max(0.0, (share - start) / (end - start))
-    return value["from"] + along * (value["to"] - value["from"])
+    if share <= start:
+        return value["from"]
+    return value["from"] + (share - start) / (end - start) * (value["to"] - value["from"])

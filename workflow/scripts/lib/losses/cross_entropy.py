@@ -51,7 +51,8 @@ class CrossEntropy(PixelLoss):
         if self.weight is None:
             return loss
         weight = self.weight.to(loss)[target]
-        return weight * loss / mean_over_valid(weight, valid).clamp(min=torch.finfo(loss.dtype).tiny)
+        mean = mean_over_valid(weight, valid)
+        return weight * loss / torch.where(mean > 0, mean, 1)
 
 
 def cross_entropy_map(logits: Tensor, target: Tensor) -> Tensor:
