@@ -13,10 +13,17 @@ from lib.config import Cell, cells, check_meaning, claims, explain, folder_state
 from lib.errors import BadInput
 
 
+def catalogue() -> dict:
+    """The configuration files as the Snakefile merges them."""
+    merged, datasets, claims = (
+        yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("config", "datasets", "claims")
+    )
+    return merged | claims | {"datasets": datasets["datasets"] | merged["datasets"]}
+
+
 @pytest.fixture
 def config() -> dict:
-    merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    merged |= yaml.safe_load((ROOT / "config/claims.yaml").read_text())
+    merged = catalogue()
     validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
     return copy.deepcopy(merged)
 
@@ -32,8 +39,7 @@ def test_the_shipped_configuration_is_valid_and_names_its_cells(config):
 
 @pytest.mark.parametrize("overlay", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_experiment_is_valid(overlay):
-    merged = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    merged |= yaml.safe_load((ROOT / "config/claims.yaml").read_text())
+    merged = catalogue()
     for key, value in yaml.safe_load(overlay.read_text()).items():
         merged[key] = merged[key] | value if key in merged and key != "experiment" else value
     validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
@@ -93,8 +99,8 @@ def change(path: str, value):
         (change("retry_failed", True), r"choose one of them"),
         (change("experiment.stand_ins", {}), r"needs the method 'shallow_segnet\+wce' \(treatment\).*add it to methods"),
         (change("protocols.demo.patch", [8, 8, 8]), r"protocols: demo: patch: \[8, 8, 8\] has 3 sizes.*trained in 2-D"),
-        (change("datasets.brain_cohort.source", {"path": "/data"}), r"datasets: brain_cohort: .*needs files"),
-        (change("datasets.brain_cohort.structures", {"a": 1, "b": [2, 1]}), r"label 1 belongs to both 'a' and 'b'"),
+        (change("datasets.brain_cohort.source", {"path": "/data"}), r"datasets: brain_cohort: files: give image and label, or a layout"),
+        (change("datasets.brain_cohort.structures", {"a": 1, "b": [2, 1]}), r"brain_cohort: structures.a: all its values \[1\] belong to later"),
     ],
 )  # fmt: skip
 def test_meaning_is_checked_and_the_message_names_key_value_and_fix(config, edit, message):
@@ -148,22 +154,27 @@ def test_the_schema_knows_the_transforms_of_the_augmentation():
 
 
 def test_images_and_labels_of_a_source_folder_are_watched_and_nothing_else(tmp_path):
-    patterns = ["{patient}/t1.nii", "{patient}/seg[1].nii"]
+    dataset = {
+        "source": {"path": str(tmp_path)},
+        "files": {"image": "{patient}/t1.nii", "label": "{patient}/seg[1].nii"},
+    }
     for name in ("t1.nii", "seg[1].nii"):
         (tmp_path / "p1").mkdir(exist_ok=True)
         (tmp_path / "p1" / name).write_text("1")
-    before = folder_state(str(tmp_path), patterns)
+    before = folder_state("hearts", dataset)
     (tmp_path / "notes.txt").write_text("1")
     (tmp_path / "p1" / "seg1.nii").write_text("1")
-    assert folder_state(str(tmp_path), patterns) == before
+    assert folder_state("hearts", dataset) == before
     (tmp_path / "p1" / "seg[1].nii").write_text("changed")
-    changed = folder_state(str(tmp_path), patterns)
+    changed = folder_state("hearts", dataset)
     assert changed != before
     (tmp_path / "p2").mkdir()
     (tmp_path / "p2" / "t1.nii").write_text("1")
-    assert folder_state(str(tmp_path), patterns) != changed
-    with pytest.raises(BadInput, match="there is no folder 'nowhere'"):
-        folder_state("nowhere", patterns)
+    assert folder_state("hearts", dataset) != changed
+    assert folder_state("simulated", {"source": {"simulate": "icbm152"}}) == ""
+    source = {"path": "nowhere", "manual": "Register at the hospital."}
+    with pytest.raises(BadInput, match=r"hearts: source: path: the folder 'nowhere' does not exist .*\n.*Register at"):
+        folder_state("hearts", dataset | {"source": source})
 
 
 def test_profiles_agree_with_the_configuration():

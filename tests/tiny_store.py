@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lib.files import write_json
+from lib.provenance import value_hash
 
 SPLITS = {
     "folds": [
@@ -18,6 +19,8 @@ SPLITS = {
         {"train": ["p1", "p2", "p3"], "validation": ["p4"], "test": ["p0"]},
     ],
     "cases": {f"p{i}": [f"p{i}_a"] for i in range(5)},
+    "groups": [],
+    "settings": {"seed": 0},
 }
 PROTOCOL = {
     "iterations": 24, "batch": 2, "patch": [32, 32], "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2,
@@ -58,7 +61,7 @@ def tiny_store(folder: Path, spatial_dims: int = 2, shape: tuple[int, int, int] 
     """
     (folder / "store").mkdir(parents=True)
     (folder / "raw").mkdir()
-    cases, lines = {}, ["case,patient,image,label"]
+    cases, lines = {}, ["case,patient,image:image,label:label"]
     for i in range(5):
         case = f"p{i}_a"
         image, label = tiny_case(i, shape)
@@ -87,11 +90,11 @@ def tiny_store(folder: Path, spatial_dims: int = 2, shape: tuple[int, int, int] 
         }
     meta = {
         "dataset": "tiny", "condition": "clean", "classes": ["background", "ball", "box"], "values": [0, 10, 20],
-        "regions": None,
-        "channels": 1, "spatial_dims": spatial_dims, "slice_axis": 0 if spatial_dims == 2 else None, "cases": cases,
+        "regions": None, "condition_settings": {}, "channels": 1, "spatial_dims": spatial_dims, "slice_axis": 0 if spatial_dims == 2 else None, "cases": cases,
     }  # fmt: skip
     write_json(folder / "store/store.json", meta)
     write_json(folder / "splits.json", SPLITS)
+    write_json(folder / "certificate.json", {"sound": True, "splits_hash": value_hash(SPLITS)})
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -107,6 +110,7 @@ def tiny_job(folder: Path, output: str = "training", **protocol) -> dict:
         "protocol": PROTOCOL | protocol,
         "store": str(folder / "store"),
         "splits": str(folder / "splits.json"),
+        "certificate": str(folder / "certificate.json"),
         "output": str(folder / output),
         "checkpoints": str(folder / "checkpoints"),
         "code": "0",

@@ -26,7 +26,16 @@ MODELS = Registry("lib.models")
 # What the trainer supplies to constructors of models; a recipe may not set these.
 MODEL_CONTEXT = ("in_channels", "out_channels", "spatial_dims")
 SIMULATED_FILES = {"image": "{patient}_t1.nii.gz", "label": "{patient}_seg.nii.gz"}
-RESERVED = ("data", "cells", "attempts", "checkpoints", "logs", "benchmarks")  # other folders of results/
+RESERVED = (
+    "data",
+    "cells",
+    "attempts",
+    "checkpoints",
+    "downloads",
+    "splits",
+    "logs",
+    "benchmarks",
+)  # other folders of results/
 
 
 @dataclass(frozen=True)

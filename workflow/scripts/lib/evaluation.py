@@ -26,7 +26,7 @@ def evaluate_cell(job: dict) -> dict:
     tolerance {"mm", "px"}, output (CSV). Raises BadInput when a prediction is missing or has another shape than its
     reference.
     """
-    tables = []
+    tables, units = [], _units(job["splits"])
     for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]):
         file = Path(job["predictions"]) / f"{case.case}{label_suffix(next(iter(case.images.values())))}"
         if not file.exists():
@@ -48,18 +48,18 @@ def evaluate_cell(job: dict) -> dict:
             tolerance=job["tolerance"][geometry.unit],
             unit=geometry.unit,
         )
-        tables.append(scores.assign(patient=_unit(case, job), case=case.case))
+        tables.append(scores.assign(patient=units.get(case.patient, case.patient), case=case.case))
     write_scores(tables, job["cell"], job["output"])
     return {"cases": len(tables)}
 
 
 def write_failed_scores(job: dict) -> None:
     """The table of a cell that failed for a scientific reason: the worst score for every test case and structure."""
-    tables = []
+    tables, units = [], _units(job["splits"])
     for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]):
         reference, geometry = _reference(case, job)
         scores = worst_scores(reference.shape, geometry.spacing, job["structures"], unit=geometry.unit)
-        tables.append(scores.assign(patient=_unit(case, job), case=case.case))
+        tables.append(scores.assign(patient=units.get(case.patient, case.patient), case=case.case))
     write_scores(tables, job["cell"], job["output"])
 
 
@@ -79,6 +79,6 @@ def _reference(case: Case, job: dict) -> tuple[np.ndarray, Geometry]:
     return load_label(case, job["structures"], job["palette"])
 
 
-def _unit(case: Case, job: dict) -> str:
-    """The patient, or the group of patients that share near duplicates: what counts as independent."""
-    return read_json(job["splits"]).get("groups", {}).get(case.patient, case.patient)
+def _units(splits: str | Path) -> dict[str, str]:
+    """For patients that share near duplicates with others, the first of their group: only groups are independent."""
+    return {patient: group[0] for group in read_json(splits)["groups"] for patient in group}

@@ -183,6 +183,14 @@ def split_problems(splits: dict, patients: dict[str, str]) -> list[str]:
     return problems
 
 
+def cases_of(splits: dict, fold: int, part: str, train_patients: float | None = None) -> list[str]:
+    """Names of the cases of one part of a fold; `train_patients`, the share or number that a condition leaves."""
+    patients = splits["folds"][fold][part]
+    if part == "train" and train_patients is not None:
+        patients = fewer_patients(patients, train_patients, splits["settings"]["seed"], fold)
+    return [case for patient in patients for case in splits["cases"][patient]]
+
+
 def fewer_patients(patients: Iterable[str], wanted: float, seed: int, fold: int) -> list[str]:
     """The training patients that stay: a share (float, up to 1.0; rounded, at least one) or a number (int).
 

@@ -13,7 +13,7 @@ from torch import nn
 from lib.data.cases import read_index
 from lib.data.formats import label_suffix, write_label
 from lib.data.preprocess import restore
-from lib.data.split import verify_splits
+from lib.data.split import cases_of, verify_splits
 from lib.data.store import open_store
 from lib.errors import BadInput
 from lib.files import atomic, read_json
@@ -33,7 +33,7 @@ def predict_cell(job: dict) -> dict:
     protocol, patch = job["protocol"], job["protocol"]["patch"]
     store, splits = open_store(job["store"]), read_json(job["splits"])
     verify_splits(splits, store.patients, job["cell"]["fold"])
-    test = [case for patient in splits["folds"][job["cell"]["fold"]]["test"] for case in splits["cases"][patient]]
+    test = cases_of(splits, job["cell"]["fold"], "test")
     cases = {case.case: case for case in read_index(job["index"])}
     values, regions = np.array(store.meta["values"]), store.meta["regions"]  # values of the file, by class
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.data.split import verify_splits
+from lib.data.certificate import require_certificate
+from lib.data.split import cases_of, verify_splits
 from lib.data.store import IGNORE, Store, open_store
 from lib.errors import BadInput, Diverged
 from lib.files import atomic, read_json, write_json
@@ -134,20 +135,21 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
 
 
 def open_fold(job: dict) -> tuple[Store, dict[str, list[str]]]:
-    """The store, and the names of the fold's training and validation cases, never of its test cases."""
+    """The store, and the names of the fold's training and validation cases, never of its test cases.
+
+    Raises BadInput unless a certificate says that the splits keep test data out of the other parts.
+    """
     store, splits = open_store(job["store"]), read_json(job["splits"])
     verify_splits(splits, store.patients, job["cell"]["fold"])
+    require_certificate(read_json(job["certificate"]), splits)
     dims = store.meta["spatial_dims"]
     if len(job["protocol"]["patch"]) != dims:
         raise BadInput(
             f"protocol {job['cell']['protocol']}: patch {job['protocol']['patch']} must have {dims} sizes, "
             f"because dataset {job['cell']['dataset']} feeds {'slices' if dims == 2 else 'volumes'} to networks"
         )
-    patients = splits["folds"][job["cell"]["fold"]]
-    fold = {
-        part: [case for patient in patients[part] for case in splits["cases"][patient]]
-        for part in ("train", "validation")
-    }
+    few = store.meta["condition_settings"].get("train_patients")
+    fold = {part: cases_of(splits, job["cell"]["fold"], part, few) for part in ("train", "validation")}
     if job["protocol"]["score"] == "best" and not fold["validation"]:
         raise BadInput(
             f"protocol {job['cell']['protocol']}: score 'best' needs validation patients, and fold "
