@@ -276,8 +276,8 @@ def test_an_eroded_structure_leaves_its_rim_to_the_nearest_neighbour():
 def test_a_border_moves_within_thick_slices_only():
     label = np.zeros((9, 9, 3), np.uint8)
     label[2:7, 2:7, 1] = 1
-    grown = flaw(label, "dilation", length=1, structures={"a": 1}, spacing=(1, 1, 2.5))
-    assert [grown[..., z].sum() for z in range(3)] == [0, 25 + 20, 0]
+    grown = flaw(label, "dilation", length=2.6, structures={"a": 1}, spacing=(1, 1, 2.5))
+    assert [grown[..., z].sum() for z in range(3)] == [0, 25 + 4 * 10 + 4 * 3, 0]
     grown = flaw(label, "dilation", length=2, structures={"a": 1}, spacing=(1, 1, 2.0))  # not thick: in space
     assert [grown[..., z].sum() for z in range(3)] == [25, 25 + 4 * 10 + 4, 25]
     discs3 = np.repeat(discs((60, 60, 1)), 4, axis=2)

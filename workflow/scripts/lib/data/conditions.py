@@ -448,7 +448,7 @@ def _shift(label: np.ndarray, fixed: np.ndarray, spacing: np.ndarray, length: fl
     if not foreground.any():
         return
     box = _box(foreground, [4 * rms / spacing[axis] + 1 if axis in axes else 0 for axis in range(3)])
-    part = label[box].copy()
+    part = label[box]
     borders = np.zeros(part.shape, bool)
     for axis in axes:
         beside, before = (
