@@ -24,7 +24,7 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
     its files, patient and fields; shape, spacing, unit and orientation of the file's axes; channels; voxels per label
     value; range and mean of each channel; SHA-256 of the decoded voxels. Over all: problems, warnings, dropped cases
     with reasons, near duplicates, groups of patients that share them, data_hash. Problems, each with its file, are:
-    files that cannot be read; image, label and mask on different grids; NaN or infinity; a constant image; labels that
+    files that cannot be read; image, label and mask on different grids; an empty mask; NaN or infinity; a constant image; labels that
     are not whole numbers, are not declared, or are all background; an unusual number of channels; a declared structure
     that no case has; one image under two patients. With `check.on_error: drop` the cases at fault are left out instead.
     """
@@ -58,6 +58,10 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             require_same_grid(label[1], _label(case), geometry, _image(case))
             if mask is not None:
                 require_same_grid(mask[1], case.mask, geometry, _image(case))
+                if not mask[0].any():
+                    raise BadInput(
+                        f"{case.mask}: the mask is empty (all 0), so nothing of the image would mean anything"
+                    )
         except BadInput as error:
             faults[case.case].append(str(error))
         intensity = [_intensity(channel) for channel in image[0]]
@@ -76,6 +80,7 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             "intensity": [summary for summary, _ in intensity],
             "image_sha256": _digest(image[0]),
             "label_sha256": _digest(label[0]),
+            "mask_sha256": _digest(mask[0]) if mask else "",
         }
 
     warnings = _same_images(rows, faults)
@@ -96,7 +101,7 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             for a, b, alike in pairs
         ]
     grouped = groups([(a["patient"], b["patient"]) for a, b, _ in pairs])
-    keys = ("case", "patient", "shape", "image_sha256", "label_sha256", "affine")
+    keys = ("case", "patient", "shape", "image_sha256", "label_sha256", "mask_sha256", "affine")
     return {
         "dataset": dataset,
         "cases": kept,

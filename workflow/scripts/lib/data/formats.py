@@ -5,7 +5,6 @@ NIfTI; MHA, MHD, NRRD and DICOM folders through SimpleITK; PNG, JPEG, TIFF, BMP;
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,8 +47,7 @@ def read_image(path: str | Path) -> tuple[np.ndarray, Geometry]:
     Raises BadInput that names the file when it is missing, of an unknown format, damaged, or holds no real numbers.
     """
     array, geometry = _read(path)
-    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating) or array.dtype == bool):
-        raise BadInput(f"{path}: voxels of type {array.dtype} are not supported; one real number each is expected")
+    _require_real(array, path)
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False), geometry
 
@@ -66,7 +64,7 @@ def read_label(path: str | Path, palette: dict[int, list[int]] | None = None) ->
             f"{path}: JPEG does not keep label values; use PNG, or, where each file is the mask of one structure, "
             "write files.label as a mapping {structure: pattern}, and it is cut at half of the range"
         )
-    array, geometry = _read(path, indices=True)
+    array, geometry = _read(path, indices=palette is None)
     if palette is not None:
         return _from_colours(array, palette, path), geometry
     if len(array) > 1:
@@ -90,6 +88,7 @@ def read_mask(path: str | Path) -> tuple[np.ndarray, Geometry]:
     Raises BadInput as `read_image` does, and when a file that keeps values has more than two.
     """
     array, geometry = _read(path)
+    _require_real(array, path)
     if len(array) > 1 and not (array[:3] == array[:1]).all():
         raise BadInput(f"{path}: is coloured; a binary mask is black and white")
     array = array[0]
@@ -160,6 +159,11 @@ def _read(path: str | Path, indices: bool = False) -> tuple[np.ndarray, Geometry
     raise BadInput(f"{path}: unknown format; supported are {known} and folders of DICOM files")
 
 
+def _require_real(array: np.ndarray, path: str | Path) -> None:
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating) or array.dtype == bool):
+        raise BadInput(f"{path}: voxels of type {array.dtype} are not supported; one real number each is expected")
+
+
 def _is_nifti(path: str | Path) -> bool:
     return str(path).lower().endswith((".nii", ".nii.gz"))
 
@@ -174,9 +178,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, Geometry]:
                 raise BadInput(f"{path}: holds the arrays {', '.join(file.files) or 'none'}; name one image or label")
             array = file[wanted[0]]
             spacing = file["spacing"].astype(float).ravel() if "spacing" in file.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, BadInput):
-            raise
+    except BadInput:
+        raise
+    except Exception as error:  # of any kind, when the file is damaged
         raise BadInput(f"{path}: not a readable NPZ file ({_first_line(error)})") from None
     if array.ndim not in (2, 3, 4) or array.size == 0:
         raise BadInput(f"{path}: an array of shape {array.shape}; (X, Y), (X, Y, Z) or (C, X, Y, Z) is expected")
@@ -192,8 +196,11 @@ def _read_npz(path: Path) -> tuple[np.ndarray, Geometry]:
 
 
 def _from_colours(array: np.ndarray, palette: dict[int, list[int]], path: str | Path) -> np.ndarray:
-    if len(array) == 1:
-        array = np.repeat(array, 3, axis=0)
+    if len(array) not in (1, 3) or not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
+        raise BadInput(
+            f"{path}: has {len(array)} channels of {array.dtype}; `palette` is for masks with 1 or 3 of whole numbers"
+        )
+    array = np.broadcast_to(array, (3, *array.shape[1:]))
     code = (array[0].astype(np.int64) << 16) | (array[1].astype(np.int64) << 8) | array[2].astype(np.int64)
     label = np.zeros(code.shape, np.int32)
     known = np.zeros(code.shape, bool)

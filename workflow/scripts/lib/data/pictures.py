@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageSequence
 from lib.errors import BadInput
 from lib.files import atomic
 
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+STACKED = "TIFF"  # the one format whose pages are slices
 
 
 def read(path: str | Path, indices: bool = False) -> np.ndarray:
@@ -24,8 +25,8 @@ def read(path: str | Path, indices: bool = False) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                pages = [_pixels(page, indices) for page in ImageSequence.Iterator(picture)]
-    except DAMAGED as error:
+                pages = [_pixels(page, indices) for page in _pages(picture)]
+    except Exception as error:  # of any kind, when the file is damaged
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path}: cannot be read as a picture; it is damaged or of another format ({reason})") from None
     if any(page.shape != pages[0].shape for page in pages):
@@ -36,13 +37,13 @@ def read(path: str | Path, indices: bool = False) -> np.ndarray:
 def pages(path: str | Path) -> int:
     """Number of pages; above 1 only for TIFF stacks."""
     with Image.open(path) as picture:
-        return getattr(picture, "n_frames", 1)
+        return picture.n_frames if picture.format == STACKED else 1
 
 
 def write(path: str | Path, labels: np.ndarray, like: str | Path) -> None:
     """Write labels (rows, columns, pages) uint8 or uint16 for the picture `like`: one page as PNG, a stack as NIfTI."""
     with Image.open(like) as picture:
-        shape = (picture.height, picture.width, getattr(picture, "n_frames", 1))
+        shape = (picture.height, picture.width, picture.n_frames if picture.format == STACKED else 1)
     if labels.shape != shape:
         raise ValueError(f"{path}: labels of shape {labels.shape} do not fit {like} of shape {shape}")
     if shape[2] > 1:
@@ -52,6 +53,11 @@ def write(path: str | Path, labels: np.ndarray, like: str | Path) -> None:
     with atomic(path) as temporary:
         Image.fromarray(labels[..., 0]).save(temporary, format="PNG")
     return None
+
+
+def _pages(picture: Image.Image) -> Iterable[Image.Image]:
+    """All pages of a TIFF stack; else the picture, without the previews that cameras append and without animation."""
+    return ImageSequence.Iterator(picture) if picture.format == STACKED else [picture]
 
 
 def _pixels(page: Image.Image, indices: bool) -> np.ndarray:

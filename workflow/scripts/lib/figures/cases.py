@@ -32,13 +32,14 @@ def draw(
         ax.set_axis_off()
     for ax, case, title in zip(axes, cases, titles, strict=False):
         pixels, label, pixel = _slice(case, structures, palette, colour)
+        note = "" if label is not None else "\n(the label map has another shape)"
         ax.imshow(
             pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1, origin="lower",
             interpolation="nearest", aspect=pixel[1] / pixel[0],
         )  # fmt: skip
-        for name, values in structures.items():
+        for name, values in structures.items() if label is not None else ():
             outline(ax, np.isin(label, values), colours[name])
-        ax.set_title(style.wrapped(title, 30), fontsize=6.5, pad=2)
+        ax.set_title(style.wrapped(title, 30) + note, fontsize=6.5, pad=2, parse_math=False)
     handles = [Line2D([], [], color=colours[name], linewidth=2.5, label=name) for name in structures]
     box = {"frameon": True, "facecolor": "#3a3f45", "edgecolor": "none", "labelcolor": "white"}
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), **box)
@@ -46,16 +47,19 @@ def draw(
 
 
 def _slice(case: Case, structures: Structures, palette: dict | None, colour: str | None) -> tuple:
-    """Grey values or colours (Y, X, 1 or 3) in 0…1, labels (X, Y), and the two sides of a pixel."""
+    """Grey values or colours (Y, X, 1 or 3) in 0…1, labels (X, Y), and the two sides of a pixel.
+
+    Labels are None, and the slice is the middle one, where the label map does not have the image's shape.
+    """
     channels, geometry = load_image(case, colour)
     coloured = geometry.unit == "px" and len(channels) == 3
     channels = [upright(channel, geometry) for channel in (channels if coloured else channels[:1])]
-    label = upright(load_label(case, structures, palette)[0], geometry)
-    spacing = upright_spacing(geometry)
-    through = slice_axis(label.shape, spacing)
-    at = choose_slice(np.moveaxis(label, through, -1), structures)
+    label, spacing = load_label(case, structures, palette)[0], upright_spacing(geometry)
+    through = slice_axis(channels[0].shape, spacing)
+    label = upright(label, geometry) if label.shape == geometry.shape else None
+    at = channels[0].shape[through] // 2 if label is None else choose_slice(np.moveaxis(label, through, -1), structures)
     planes = np.stack([np.take(channel, at, axis=through) for channel in channels], axis=-1).astype(float)
     low, high = np.percentile(planes, [0.5, 99.5])
     planes = np.clip((planes - low) / max(high - low, 1e-12), 0, 1)
     pixel = [spacing[axis] for axis in range(3) if axis != through]
-    return planes.transpose(1, 0, 2), np.take(label, at, axis=through), pixel
+    return planes.transpose(1, 0, 2), None if label is None else np.take(label, at, axis=through), pixel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def build_check_page(check: dict, cases: list[Case], block: dict) -> str:
         block=block,
         found=len(cases),
         patients=len({case.patient for case in cases}),
+        used_patients=len({row["patient"] for row in rows}),
         fields=_fields(cases),
         facts=_facts(rows),
         structures=[_structure(name, values, rows) for name, values in structures.items()],
@@ -72,7 +74,8 @@ def _facts(rows: list[dict]) -> dict[str, str]:
     def listed(values: list[str]) -> str:
         counts = Counter(values)
         if len(counts) > 6:
-            return f"{len(counts)} different, from {min(counts)} to {max(counts)}"
+            ends = [min(counts, key=_numbers), max(counts, key=_numbers)]  # as text, 10 comes before 9
+            return f"{len(counts)} different, from {ends[0]} to {ends[1]}"
         return ", ".join(f"{value} ({n})" for value, n in counts.most_common())
 
     return {
@@ -83,6 +86,10 @@ def _facts(rows: list[dict]) -> dict[str, str]:
     }
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in re.findall(r"\d[\d.]*", text)]
+
+
 def _channels(rows: list[dict]) -> list[dict]:
     """Range of each channel over the cases."""
     result = []
@@ -90,7 +97,7 @@ def _channels(rows: list[dict]) -> list[dict]:
         known = [row["intensity"][number] for row in rows if number < row["channels"] and row["intensity"][number]]
         if known:
             names = list(rows[0]["images"])
-            name = names[number] if len(names) > 1 else str(number)
+            name = names[number] if len(names) == max(row["channels"] for row in rows) else str(number)
             lows, highs, means = ([summary[key] for summary in known] for key in ("min", "max", "mean"))
             result.append({"name": name, "low": min(lows), "high": max(highs), "means": (min(means), max(means))})
     return result
