@@ -23,7 +23,7 @@ class Variant:
     dims: tuple[int, ...] = (2, 3)
     outputs: int = 1  # logits in training: 1, or the levels of deep supervision
     volume_minimum: tuple[int, int, int] | None = None  # where the axes of volumes differ
-    rate: float = 1e-2  # learning rate at which it overfits two pictures
+    learner: dict | None = None  # a recipe wide enough to learn pictures, where 16 channels are not
 
     @property
     def name(self) -> str:
@@ -31,6 +31,10 @@ class Variant:
 
     def __str__(self) -> str:
         return "-".join(_words(self.recipe))
+
+    def wide(self) -> dict:
+        """A recipe wide enough to learn pictures by heart."""
+        return self.learner or _widened(self.recipe)
 
     def smallest(self, dims: int) -> tuple[int, ...]:
         if dims == 3 and self.volume_minimum:
@@ -40,6 +44,13 @@ class Variant:
     def odd(self, dims: int) -> tuple[int, ...]:
         """An anisotropic size that is a multiple of nothing."""
         return tuple(n + more for n, more in zip(self.smallest(dims), (1, 7, 4), strict=False))
+
+
+def _widened(recipe: dict) -> dict:
+    wide = {
+        key: _widened(value) if isinstance(value, dict) and "name" in value else value for key, value in recipe.items()
+    }
+    return {**wide, "width": 16} if "width" in wide else wide
 
 
 def _words(recipe: dict) -> list[str]:
@@ -57,21 +68,31 @@ def _words(recipe: dict) -> list[str]:
 
 
 UNET = {"name": "unet", "width": 4}
+SWIN = {"name": "swin_unetr", "width": 12, "window": 3}
 VARIANTS = [
     Variant({"name": "attention_unet", "width": 4}, 16),
     Variant({"name": "dmfnet", "width": 4}, 16),
     Variant({"name": "hdc_duc", "of": UNET}, 31),
     Variant({"name": "hdc_duc", "of": {**UNET, "deep_supervision": True}}, 31, dims=(2,), outputs=4),
+    Variant({"name": "mednext", "width": 4}, 16),
+    Variant({"name": "mednext", "width": 4, "kernel": 5, "deep_supervision": True}, 16, dims=(2,), outputs=5),
     Variant({"name": "nas_unet", "width": 4, "depth": 3}, 8),
     Variant({"name": "nas_unet", "width": 4, "depth": 3, "genotype": "v2"}, 8, dims=(2,)),
+    Variant({"name": "nnunet", "width": 4, "stages": 4}, 8),
+    Variant({"name": "nnunet", "width": 4, "stages": 4, "deep_supervision": True}, 8, dims=(2,), outputs=2),
+    Variant({"name": "nnunet_resenc", "width": 4, "stages": 3}, 4),
     Variant({"name": "pcnet", "width": 4}, 6, volume_minimum=(1, 6, 6)),
     Variant({"name": "pnet", "width": 4}, 17),
+    Variant({"name": "pvt_gcascade", "variant": "b0", "width": 4}, 32),
+    Variant({"name": "pvt_gcascade", "variant": "b0", "width": 4, "deep_supervision": True}, 32, dims=(2,), outputs=5),
     Variant({"name": "reversible_unet", "width": 4}, 16),
     Variant({"name": "reversible_unet", "width": 4, "blocks": 2}, 16, dims=(2,)),
     Variant({"name": "segnet", "width": 4}, 32),
     Variant({"name": "segnet_basic", "width": 4}, 16),
+    Variant({"name": "segresnet", "width": 8}, 8),
     Variant({"name": "shallow_segnet", "width": 4}, 8),
     Variant({"name": "shallow_segnet", "width": 4, "upsampling": "unpool"}, 8),
+    Variant(SWIN, 32, dims=(2,), learner=SWIN),  # volumes take long: test_models_swin_unetr.py
     Variant({"name": "ts_unet", "width": 4}, 16),
     Variant({"name": "u2net_3d", "width": 4, "pools": 3}, 8),
     Variant({"name": "u2net_3d", "width": 4, "pools": 3, "separable": False}, 8, dims=(3,)),
@@ -81,6 +102,7 @@ VARIANTS = [
     Variant({**UNET, "deep_supervision": True}, 16, outputs=4),
     Variant({"name": "unet_plus_plus", "width": 4}, 16),
     Variant({"name": "unet_plus_plus", "width": 4, "deep_supervision": True}, 16, outputs=4, dims=(2,)),
+    Variant({"name": "unetr", "width": 4, "hidden": 24, "heads": 2, "layers": 4, "image_size": 32}, 16),
     Variant({"name": "vnet", "width": 4}, 16),
 ]
 
@@ -119,6 +141,9 @@ class Step:
 def step(recipe: dict, size: tuple[int, ...], precision: torch.dtype = torch.float32, device: str = "cpu") -> Step:
     """Build a network, and take the gradient of a random sum of its logits for a batch of two."""
     model = build(recipe, len(size)).to(device)
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight") and not parameter.any():
+            nn.init.ones_(parameter)  # a scale that starts at 0 lets no gradient through to what it scales
     weights = {name: t.clone() for name, t in model.state_dict().items()}
     torch.manual_seed(1)  # dropout
     x = torch.rand(2, CHANNELS, *size).to(device)
