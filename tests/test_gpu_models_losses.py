@@ -11,52 +11,46 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA st
 
 import pytest
 import torch
+from model_variants import UNET, VARIANTS, Variant, build
 
 from lib.losses import available as losses
 from lib.losses import build_loss
-from lib.models import available as models
-from lib.models import build_model
+from lib.losses.recipes import is_auxiliary
 from lib.models.layers import max_unpool, upsample_linear
 
-MODELS = [{"name": name} for name in models()] + [{"name": "shallow_segnet", "upsampling": "unpool"}]
-LOSSES = [{"name": name} for name in losses()] + [
+LOSSES = [{"name": name} for name in losses() if not is_auxiliary(name)] + [
     {"name": "cross_entropy", "weights": "median_frequency"},
     {"name": "dilated_balanced_cross_entropy", "radius": 2, "combine": "max", "frequency": "batch"},
+    {"name": "topk_bottom_all_but_sigma", "of": {"name": "focal"}},
+    {"sum": [{"weight": 1.0, "loss": {"name": "dice"}}, {"weight": 1.0, "loss": {"name": "cross_entropy"}}]},
 ]
 # Network and loss share no operation, so each of both once covers them; CUDA also gets the full cross, in float32.
-PAIRS = [(model, {"name": "cross_entropy"}) for model in MODELS if model != {"name": "unet"}]
-PAIRS += [({"name": "unet"}, loss) for loss in LOSSES]
+FLAT = [variant for variant in VARIANTS if 2 in variant.dims]
+PLAIN = next(variant for variant in VARIANTS if variant.recipe == UNET)
+PAIRS = [(variant, {"name": "cross_entropy"}) for variant in FLAT if variant != PLAIN]
+PAIRS += [(PLAIN, loss) for loss in LOSSES]
 CONTEXT = {
     "classes": 4,
     "class_frequencies": {"voxels": [70, 10, 12, 8], "voxels_of_cases_with_class": [100] * 4},
-    "spacing": [1.0, 1.0],
 }
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
-def label(recipe: dict) -> str:
-    return "-".join(str(value) for value in recipe.values())
-
-
-@pytest.fixture
-def deterministic():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+def label(recipe: dict | Variant) -> str:
+    return str(recipe) if isinstance(recipe, Variant) else "-".join(str(value) for value in recipe.values())
 
 
 def weights_after_a_step(
-    model: dict, loss: dict, device: str, dtype: torch.dtype, size: tuple[int, ...]
+    variant: Variant, loss: dict, device: str, dtype: torch.dtype, size: tuple[int, ...]
 ) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    network = build_model({**model, "width": 4}, 1, 4, len(size)).to(device)
+    network = build(variant.recipe, len(size), channels=(1, 4)).to(device)
     criterion = build_loss(loss, **CONTEXT).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     images = torch.randn(2, 1, *size).to(device)
     target = torch.randint(0, 4, (2, *size)).to(device)
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
         logits = network(images)
-    assert logits.shape == (2, 4, *size)
+    assert (logits if variant.outputs == 1 else logits[0]).shape == (2, 4, *size)
     value = criterion(logits, target)
     (value * (1024 if dtype == torch.float16 else 1)).backward()  # float16 gradients need a scale
     assert value.isfinite()
@@ -66,8 +60,8 @@ def weights_after_a_step(
     return network.state_dict()
 
 
-def assert_same_to_the_bit(model: dict, loss: dict, device: str, dtype: torch.dtype, size: tuple[int, ...]):
-    first, second = (weights_after_a_step(model, loss, device, dtype, size) for _ in range(2))
+def assert_same_to_the_bit(variant: Variant, loss: dict, device: str, dtype: torch.dtype, size: tuple[int, ...]):
+    first, second = (weights_after_a_step(variant, loss, device, dtype, size) for _ in range(2))
     for name in first:
         assert torch.equal(first[name], second[name]), f"{name} differs between two equal runs"
 
@@ -82,7 +76,7 @@ def test_two_equal_training_steps_end_with_equal_weights(model, loss, dtype, dev
 
 @pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize("loss", LOSSES, ids=label)
-@pytest.mark.parametrize("model", MODELS, ids=label)
+@pytest.mark.parametrize("model", FLAT, ids=label)
 def test_two_equal_steps_of_every_pair(model, loss, device, deterministic):
     assert_same_to_the_bit(model, loss, device, torch.float32, (96, 101))
 
@@ -94,7 +88,7 @@ def test_two_equal_float16_steps_end_with_equal_weights(model, loss, device, det
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-@pytest.mark.parametrize("model", MODELS, ids=label)
+@pytest.mark.parametrize("model", [variant for variant in VARIANTS if 3 in variant.dims], ids=label)
 def test_two_equal_volume_steps_end_with_equal_weights(model, device, deterministic):
     assert_same_to_the_bit(model, {"name": "cross_entropy"}, device, torch.float32, (32, 33, 32))
 
