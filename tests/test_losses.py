@@ -13,7 +13,13 @@ from scipy import ndimage
 from lib.errors import BadInput
 from lib.losses import available, build_loss
 from lib.losses.cross_entropy import inverse_frequency_weights, median_frequency_weights
-from lib.losses.dilated_balanced_cross_entropy import dilate, dilated_balanced_weights
+from lib.losses.dilated_balanced_cross_entropy import (
+    class_weights,
+    combined,
+    dilate,
+    dilated_balanced_weights,
+    dilated_members,
+)
 from lib.losses.recipes import CONTEXT as FACTS
 from lib.losses.recipes import LOSSES, is_auxiliary
 
@@ -187,6 +193,20 @@ def test_a_class_without_training_voxels_gets_weight_zero():
     assert inverse_frequency_weights(counts) == pytest.approx([1000 / 1800, 0, 5])
 
 
+def test_enet_and_inverse_square_root_by_hand():
+    enet, root = (
+        build_loss({"name": "cross_entropy", "weights": w}, **CONTEXT) for w in ("enet", "inverse_square_root")
+    )
+    shares = np.array([0.8, 0.1, 0.06, 0.04])
+    assert enet.terms[0][0].weight.tolist() == pytest.approx(1 / np.log(1.02 + shares))
+    assert root.terms[0][0].weight.tolist() == pytest.approx(1 / np.sqrt(shares))
+    absent = CONTEXT | {
+        "class_frequencies": {"voxels": [50, 0, 25, 25], "voxels_of_cases_with_class": [100, 0, 100, 100]}
+    }
+    for name in ("enet", "inverse_square_root"):
+        assert build_loss({"name": "cross_entropy", "weights": name}, **absent).terms[0][0].weight[1] == 0
+
+
 # Dilated balanced cross-entropy
 
 
@@ -274,6 +294,50 @@ def test_limits_are_balanced_and_plain_cross_entropy(shape):
         torch.testing.assert_close(ours, value_and_gradient(F.cross_entropy, logits, target))
         shrunk = build_loss({"name": "dilated_balanced_cross_entropy", "radius": radius, "combine": "max"})
         torch.testing.assert_close(shrunk(logits, target), ours[0] / 4)
+
+
+@pytest.mark.parametrize(("spacing", "radius"), [([1.0, 1.0], 3), ([3.0, 0.8], 3), ([0.5, 1.7], 2.2), ([2.0, 2.0], 1)])
+def test_a_radius_in_mm_is_an_ellipse_of_pixels(spacing, radius):
+    target = blobs((2, 21, 17))
+    members = dilated_members(target, 4, radius, spacing=torch.tensor([spacing] * 2, dtype=torch.float64))
+    for image, labels in zip(members, target, strict=True):
+        for c in range(4):
+            distance = ndimage.distance_transform_edt((labels != c).numpy(), sampling=spacing)
+            np.testing.assert_array_equal(image[c].numpy(), distance <= radius + 1e-9)
+
+
+def test_each_image_has_its_own_disk_in_mm():
+    target, logits = blobs((2, 21, 17)), logits_of((2, 4, 21, 17))
+    recipe = {"name": "dilated_balanced_cross_entropy", "radius": 4}
+    steps = torch.tensor([[1.0, 1.0], [2.0, 4.0]], dtype=torch.float64)
+    in_mm = build_loss(recipe | {"unit": "mm"})
+    each = [in_mm(logits[i : i + 1], target[i : i + 1], spacing=steps[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(in_mm(logits, target, spacing=steps), sum(each) / 2)
+    torch.testing.assert_close(each[0], build_loss(recipe)(logits[:1], target[:1]))
+    with pytest.raises(BadInput, match="unit: mm needs the spacing of the images"):
+        in_mm(logits, target)
+
+
+@pytest.mark.parametrize("shape", [(3, 14, 12), (1, 6, 14, 12)], ids=str)
+def test_frequencies_of_the_dataset_are_those_of_all_training_labels_at_once(shape):
+    """As a single batch of all of them; ignored pixels are counted nowhere."""
+    labels = [blobs(shape, seed=i) for i in range(3)]
+    labels[1][0, :4] = 255
+    recipe = {"name": "dilated_balanced_cross_entropy", "radius": 2, "frequency": "dataset"}
+    spacing = np.ones(len(shape) - 1)
+    loss = build_loss(recipe, **CONTEXT, training_labels=lambda: ((y.numpy(), spacing) for y in labels))
+    together = torch.cat(labels)
+    valid = together != 255
+    members = dilated_members(together.masked_fill(~valid, 0), 4, 2, valid)
+    expected = class_weights(members, "batch", valid)
+    torch.testing.assert_close(loss.terms[0][0].weights, expected)
+    assert (combined(members, expected, "sum") * valid).sum().item() / valid.sum().item() == pytest.approx(1, abs=1e-6)
+    logits = logits_of((shape[0], 4, *shape[1:]))
+    weights = combined(dilated_members(labels[0], 4, 2), expected, "sum")
+    by_hand = (weights * F.cross_entropy(logits, labels[0], reduction="none")).mean()
+    torch.testing.assert_close(loss(logits, labels[0]), by_hand)
+    with pytest.raises(BadInput, match="frequency: dataset needs the labels of the training cases"):
+        build_loss(recipe, **CONTEXT)
 
 
 @pytest.mark.parametrize("frequency", ["image", "batch"])

@@ -205,3 +205,55 @@ def test_bad_recipes_are_explained():
         build_loss({"name": "hausdorff_dt", "alpha": -1})
     with pytest.raises(BadInput, match="no parameter 'spacing'"):
         build_loss({"name": "boundary", "spacing": [1, 1]})
+
+
+# Weighted average Hausdorff
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [(SHAPES[0], [1.0, 2.5]), (SHAPES[1], [3.0, 1.0, 0.5])], ids=str)
+def test_weighted_hausdorff_equals_its_formula_over_all_pairs(shape, spacing):
+    logits, target = data(shape)
+    p, y = logits.softmax(1).detach().numpy(), target.numpy()
+    sites = np.argwhere(np.ones(shape[2:])) * spacing
+    pairs = cdist(sites, sites)
+    diagonal = np.linalg.norm(np.multiply(shape[2:], spacing))
+    values = []
+    for image in range(shape[0]):
+        for c in (1, 2):
+            q, g = p[image, c].ravel(), (y[image] == c).ravel()
+            first = (q * pairs[:, g].min(1)).sum() / (q.sum() + 1e-5) / diagonal
+            terms = (q[:, None] * pairs[:, g] + (1 - q[:, None]) * diagonal) / diagonal
+            values.append(first + (np.mean(terms**-9, 0) ** (-1 / 9)).mean())
+    loss = build_loss({"name": "weighted_hausdorff", "points": 1000}, spacing=spacing)
+    assert loss(logits, target).item() == pytest.approx(np.mean(values), rel=1e-9)
+
+
+def test_weighted_hausdorff_pulls_where_nothing_is_predicted_yet():
+    """p is far below 0.5 everywhere; it rises inside the reference, and falls the more the farther outside."""
+    target = torch.zeros(1, 16, 16, dtype=torch.int64)
+    target[:, 3:6, 3:6] = 1
+    logits = torch.stack([torch.zeros(16, 16), torch.full((16, 16), -4.0)])[None].requires_grad_()
+    value = build_loss({"name": "weighted_hausdorff"})(logits, target)
+    gradient = torch.autograd.grad(value, logits)[0][0, 1]
+    assert (gradient[3:6, 3:6] < 0).all()
+    assert 0 < gradient[10, 10] < gradient[13, 13]
+
+
+def test_points_of_the_reference_are_spread_evenly():
+    logits, target = data(SHAPES[0])
+    some, every = (build_loss({"name": "weighted_hausdorff", "points": n})(logits, target).item() for n in (4, 1000))
+    assert some == pytest.approx(every, rel=0.1) and some != every
+
+
+# Spacing of each image
+
+
+@pytest.mark.parametrize("name", [*FAMILY, "weighted_hausdorff"])
+def test_each_image_has_its_own_spacing(name):
+    logits, target = data((2, 3, 9, 8))
+    steps = torch.tensor([[1.0, 2.5], [0.5, 0.5]], dtype=torch.float64)
+    loss = build_loss({"name": name})
+    each = [loss(logits[i : i + 1], target[i : i + 1], spacing=steps[i : i + 1]) for i in range(2)]
+    expected = torch.stack(each)
+    expected = torch.log1p(torch.expm1(expected).mean()) if name == "log_hausdorff_dt" else expected.mean()
+    torch.testing.assert_close(loss(logits, target, spacing=steps), expected)
