@@ -24,9 +24,10 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
     its files, patient and fields; shape, spacing, unit and orientation of the file's axes; channels; voxels per label
     value; range and mean of each channel; SHA-256 of the decoded voxels. Over all: problems, warnings, dropped cases
     with reasons, near duplicates, groups of patients that share them, data_hash. Problems, each with its file, are:
-    files that cannot be read; image, label and mask on different grids; an empty mask; NaN or infinity; a constant image; labels that
-    are not whole numbers, are not declared, or are all background; an unusual number of channels; a declared structure
-    that no case has; one image under two patients. With `check.on_error: drop` the cases at fault are left out instead.
+    files that cannot be read; image, label and mask on different grids; an empty mask; NaN or infinity; a constant
+    image; labels that are not whole numbers, are not declared, or are all background; an unusual number of channels; a
+    declared structure that no case has; one image under two patients. With `check.on_error: drop` the cases at fault
+    are left out instead.
     """
     structures, settings = block["structures"], block["check"]
     classes_of(structures)  # regions that cannot be written
