@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -532,7 +533,7 @@ def test_a_condition_changes_what_it_says_and_no_test_label():
     both = apply({"image": rician})
     assert both.train_image is both.test_image
     assert (both.train_image != image).any()
-    train, test = apply({"image": rician | {"on": ["train"]}}), apply({"image": rician | {"on": ["test"]}})
+    train, test = apply({"image": rician | {"parts": ["train"]}}), apply({"image": rician | {"parts": ["test"]}})
     assert train.test_image is test.train_image is image
     assert np.array_equal(train.train_image, both.train_image)
     assert np.array_equal(test.test_image, both.train_image)
@@ -572,10 +573,17 @@ def test_units_must_fit_and_the_case_is_named():
 # --- settings
 
 
+def test_the_documented_example_is_valid_as_yaml_reads_it():
+    example = (ROOT / "docs/conditions.md").read_text().split("```yaml")[1].split("```")[0]
+    conditions = yaml.safe_load(example)["conditions"]
+    assert conditions["unseen_rician_10"]["image"]["parts"] == ["test"]
+    check_conditions(conditions)
+
+
 def test_good_conditions_pass():
     check_conditions({
         "clean": {},
-        "rician_10": {"image": {"kind": "rician", "strength": 0.1, "on": ["test"], "seed": 3}},
+        "rician_10": {"image": {"kind": "rician", "strength": 0.1, "parts": ["test"], "seed": 3}},
         "moving": {"image": {"kind": "motion", "strength_mm": 2, "strength_px": 3}},
         "sloppy": {"train_labels": {"kind": "boundary_shift", "rate": 0.5, "strength_mm": 2}},
         "lost": {"train_labels": {"kind": "structure_drop", "rate": 1}, "train_patients": 0.25},
@@ -598,15 +606,15 @@ def test_good_conditions_pass():
         ({"image": {"kind": "rician", "strength": float("nan")}}, "strength: nan must be a number"),
         ({"image": {"kind": "rician", "strenght": 0.1}}, "rician: there is no key 'strenght' here. Did you mean 'strength'"),
         ({"image": {"kind": "rician", "strength": 0.1, "rate": 0.1}}, "rician: there is no key 'rate' here"),
-        ({"image": {"kind": "rician", "strength": 0.1, "on": "test"}}, r"on: 'test' must be \[train\], \[test\] or"),
-        ({"image": {"kind": "rician", "strength": 0.1, "on": []}}, r"on: \[\] must be"),
+        ({"image": {"kind": "rician", "strength": 0.1, "parts": "test"}}, r"parts: 'test' must be \[train\], \[test\] or"),
+        ({"image": {"kind": "rician", "strength": 0.1, "parts": []}}, r"parts: \[\] must be"),
         ({"image": {"kind": "rician", "strength": 0.1, "seed": -1}}, "seed: -1 must be a whole number >= 0"),
         ({"image": {"kind": "motion", "strength": 0.1}}, "motion: there is no key 'strength' here. Did you mean 'strength_"),
         ({"train_labels": {"kind": "erosion", "rate": 0.5}}, "train_labels: erosion needs strength_mm"),
         ({"train_labels": {"kind": "erosion", "rate": 1.5, "strength_mm": 1}}, "rate: 1.5 must be a number from 0 to 1"),
         ({"train_labels": {"kind": "erosion", "strength_mm": 1}}, "erosion needs a rate"),
         ({"train_labels": {"kind": "erosion", "rate": 1, "strength_mm": -1}}, "strength_mm: -1 must be a number >= 0, in mm"),
-        ({"train_labels": {"kind": "structure_drop", "rate": 1, "on": ["test"]}}, "structure_drop: there is no key 'on' here"),
+        ({"train_labels": {"kind": "structure_drop", "rate": 1, "parts": ["test"]}}, "structure_drop: there is no key 'parts' here"),
         ({"train_patients": 0}, "train_patients: 0 must be a number of patients"),
         ({"train_patients": 1.5}, "train_patients: 1.5 must be"),
         ({"train_patients": True}, "train_patients: True must be"),

@@ -112,7 +112,7 @@ def apply_condition(
             rng = case_rng(dataset, case, settings["kind"], settings.get("seed", 0))
             noisy = corrupt_image(image, inside, spacing, settings, rng, unit)
             record["image"] = {"asked": settings} | measure_image(image, noisy, inside)
-            parts = settings.get("on", PARTS)
+            parts = settings.get("parts", PARTS)
             train_image = noisy if "train" in parts else image
             test_image = noisy if "test" in parts else image
         if settings := condition.get("train_labels"):
@@ -554,7 +554,7 @@ def _check_noise(settings: object, kinds: dict[str, tuple[str, ...]], of_image: 
     measures = kinds[kind]
     lengths = LENGTHS if "length" in measures else ()
     shares = tuple(measure for measure in measures if measure != "length")
-    _no_others(settings, ("kind", *shares, *lengths, *(("on",) if of_image else ()), "seed"), f"{where}: {kind}")
+    _no_others(settings, ("kind", *shares, *lengths, *(("parts",) if of_image else ()), "seed"), f"{where}: {kind}")
     for key in shares:
         if key not in settings:
             raise BadInput(f"{where}: {kind} needs a {key} from 0 to 1.")
@@ -565,10 +565,10 @@ def _check_noise(settings: object, kinds: dict[str, tuple[str, ...]], of_image: 
     for key in lengths:
         if key in settings and (not _number(settings[key]) or settings[key] < 0):
             raise BadInput(f"{where}: {key}: {settings[key]!r} must be a number >= 0, in {key[-2:]}.")
-    if "on" in settings:
-        on = settings["on"]
-        if not isinstance(on, list) or not on or any(part not in PARTS for part in on):
-            raise BadInput(f"{where}: on: {on!r} must be [train], [test] or [train, test].")
+    if "parts" in settings:
+        parts = settings["parts"]
+        if not isinstance(parts, list) or not parts or any(part not in PARTS for part in parts):
+            raise BadInput(f"{where}: parts: {parts!r} must be [train], [test] or [train, test].")
     seed = settings.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise BadInput(f"{where}: seed: {seed!r} must be a whole number >= 0.")
