@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.cases import Case, load_label, read_index
-from lib.data.formats import Geometry, label_suffix, read_label
+from lib.data.formats import Geometry, label_suffix, read_image, read_label
 from lib.errors import BadInput
 from lib.files import read_json, write_table
 from lib.metrics import score_case, worst_scores
@@ -76,7 +76,12 @@ def test_cases(index: str | Path, splits: str | Path, fold: int) -> list[Case]:
 
 
 def _reference(case: Case, job: dict) -> tuple[np.ndarray, Geometry]:
-    return load_label(case, job["structures"], job["palette"])
+    """Reference labels, and the geometry of the label map, or the image's where only that one states millimetres."""
+    labels, geometry = load_label(case, job["structures"], job["palette"])
+    if geometry.unit == "px":
+        _, of_image = read_image(next(iter(case.images.values())))
+        geometry = of_image if of_image.shape == geometry.shape else geometry
+    return labels, geometry
 
 
 def _units(splits: str | Path) -> dict[str, str]:
