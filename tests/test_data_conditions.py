@@ -607,6 +607,7 @@ def test_good_conditions_pass():
         ({"image": {"kind": "rician", "strenght": 0.1}}, "rician: there is no key 'strenght' here. Did you mean 'strength'"),
         ({"image": {"kind": "rician", "strength": 0.1, "rate": 0.1}}, "rician: there is no key 'rate' here"),
         ({"image": {"kind": "rician", "strength": 0.1, "parts": "test"}}, r"parts: 'test' must be \[train\], \[test\] or"),
+        (yaml.safe_load("image: {kind: rician, strength: 0.1, on: [test]}"), r"no key 'on' here; write parts: \[train\]"),
         ({"image": {"kind": "rician", "strength": 0.1, "parts": []}}, r"parts: \[\] must be"),
         ({"image": {"kind": "rician", "strength": 0.1, "seed": -1}}, "seed: -1 must be a whole number >= 0"),
         ({"image": {"kind": "motion", "strength": 0.1}}, "motion: there is no key 'strength' here. Did you mean 'strength_"),

@@ -551,6 +551,8 @@ def _check_noise(settings: object, kinds: dict[str, tuple[str, ...]], of_image: 
     kind = settings["kind"]
     if kind not in kinds:
         raise BadInput(f"{where}: kind: there is no noise '{kind}'.{did_you_mean(str(kind), kinds)}")
+    if True in settings or "on" in settings:  # YAML 1.1 reads the key on as true
+        raise BadInput(f"{where}: there is no key 'on' here; write parts: [train], [test] or [train, test].")
     measures = kinds[kind]
     lengths = LENGTHS if "length" in measures else ()
     shares = tuple(measure for measure in measures if measure != "length")
