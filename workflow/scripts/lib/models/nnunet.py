@@ -46,8 +46,6 @@ class PlainUNet(nn.Module):
 
     deepest = "encoder"  # whose (last) output a loss may look at
 
-    deepest = "encoder"  # whose (last) output a loss may look at
-
     def __init__(
         self,
         in_channels: int,
@@ -89,8 +87,6 @@ class ResidualEncoderUNet(nn.Module):
     all its classifiers: 102,351,380).
     Average pooling is written so that it is deterministic on GPUs.
     """
-
-    deepest = "encoder"  # whose (last) output a loss may look at
 
     deepest = "encoder"  # whose (last) output a loss may look at
 
