@@ -64,11 +64,12 @@ class SwinUNETR(nn.Module):
             spatial_dims=spatial_dims,
         )
         self.factors = (FACTOR,) * spatial_dims
-        load_encoder("swin_unetr", self.network.swinViT, weights, weights_sha256, prefix="swinViT.")
         for stage in self._stages():
             for block in stage.blocks:
                 del block.attn.relative_position_index  # a buffer; from here on set for each input
             stage.register_forward_pre_hook(_index_positions)
+        encoder = self.network.swinViT
+        load_encoder("swin_unetr", encoder, weights, weights_sha256, "swinViT.", ignored=("relative_position_index",))
 
     def forward(self, x: Tensor) -> Tensor:
         return crop(self.network(pad_to_factors("swin_unetr", x, self.factors)), x.shape[2:])
