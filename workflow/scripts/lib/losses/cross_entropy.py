@@ -23,7 +23,7 @@ WEIGHTINGS = ("median_frequency", "inverse_frequency", "inverse_square_root", "e
 class CrossEntropy(PixelLoss):
     """Cross-entropy; with weights, sum_p w[y_p] CE(p) / sum_p w[y_p], torch's reduction="mean".
 
-    weights: None (every pixel counts the same), a list of one weight per class (background first), or one of
+    weights: null (every pixel counts the same), a list of one weight per class (background first), or one of
     - `median_frequency` (SegNet, Badrinarayanan 2017; Eigen & Fergus 2015): w_c = median(f) / f_c, where
       f_c = voxels of class c / voxels of the training cases that contain c;
     - `inverse_frequency`: w_c = N / (C N_c) over the training cases of the fold;
