@@ -160,6 +160,11 @@ rule write_report:
             "results/data/{dataset}/check.json",
             dataset=config["experiment"]["datasets"],
         ),
+        certificates=expand(
+            "results/data/{dataset}/certificate.json",
+            dataset=config["experiment"]["datasets"],
+        ),
+        stores=list(dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS)),
         figures=FIGURES,
     output:
         report="results/{experiment}/report/index.html",

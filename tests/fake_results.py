@@ -315,6 +315,8 @@ def fake_check() -> dict:
         "dataset": "brain_cohort",
         "cases": cases,
         "warnings": ["sub03: white matter touches the border"],
+        "dropped": [],
+        "groups": {},
         "data_hash": "ab" * 32,
     }
 

@@ -93,6 +93,8 @@ def render(tables, figure_files):
     def render(**changes) -> str:
         arguments = {
             "experiment": "demo", **tables, "checks": [fake.fake_check()], "figures": figure_files,
+            "certificates": [{"sentence": "No patient is in two parts."}],
+            "noise": {"brain_cohort": [{"name": "noisy", "settings": {"image": {"kind": "rician"}}, "measured": {"image: rmse": 0.1}}]},
             "config": fake.fake_config(), "provenance": fake.fake_provenance(),
             "folder": figure_files[0].parents[1] / "report",
         }  # fmt: skip
@@ -231,7 +233,11 @@ def test_text_from_data_is_escaped_everywhere(render, tables):
     renamed["claims"] = renamed["claims"].assign(says=evil, sentence=evil, claim=evil)
     check = fake.fake_check() | {"warnings": [evil]}
     html = render(
-        **renamed, experiment=evil, checks=[check], provenance={"version": evil, "commit": evil, evil: [evil]}
+        **renamed,
+        experiment=evil,
+        checks=[check],
+        noise={check["dataset"]: []},
+        provenance={"version": evil, "commit": evil, evil: [evil]},
     )
     assert "<script>alert(2)" not in html
     Page(html)
@@ -303,7 +309,7 @@ def test_all_failed_and_nothing_at_all(render, tables):
     assert "No cell finished, so there is no cost" in text and "No figures were drawn" in text
     assert (
         "The ledger lists no cells"
-        in Page(render(**nothing, checks=[], config={}, provenance={"version": "", "commit": ""})).text
+        in Page(render(**nothing, checks=[], certificates=[], config={}, provenance={"version": "", "commit": ""})).text
     )
 
 

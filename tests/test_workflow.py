@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-import pandas as pd
 import pytest
-import yaml
-from conftest import ROOT
+from project import ROOT, Project
 
+from lib.data.cases import read_index
 from lib.status import forget_failure
 
 pytestmark = pytest.mark.slow
@@ -43,75 +39,10 @@ TINY = {
     "attempts": 1,
 }
 
-# A methods developer's view: one file, one line of configuration. Each of these fails in its own way.
-LOSSES = """
-import os, signal
-import torch
-from torch import nn
-from lib.registry import register
-
-@register("explosive")
-class Explosive(nn.Module):
-    def forward(self, logits, target, **batch):
-        return logits.mean() * float("nan")
-
-@register("broken")
-class Broken(nn.Module):
-    def forward(self, logits, target, **batch):
-        return logits[:, 99]
-
-@register("greedy")
-class Greedy(nn.Module):
-    def forward(self, logits, target, **batch):
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-class Project:
-    """A copy of the repository with a tiny experiment."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        for name in ("rules", "workflow", "config", "profiles", "envs"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("Snakefile", "pyproject.toml"):
-            shutil.copy(ROOT / name, folder)
-        (self.lib / "losses/failing.py").write_text(LOSSES)
-        self.configure(TINY)
-
-    @property
-    def lib(self) -> Path:
-        return self.folder / "workflow/scripts/lib"
-
-    def configure(self, config: dict) -> None:
-        self.config = config
-        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "tiny.yaml"]
-        run = subprocess.run(command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert not check or run.returncode == 0, run.stdout[-6000:]
-        return run
-
-    def planned(self, *arguments: str) -> dict[str, int]:
-        """Jobs that a dry run would start, by rule; the targets left out."""
-        text = self.snakemake("--dry-run", *arguments).stdout
-        table = re.search(r"^job +count\n[- ]+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
-        rows = table[1].splitlines() if table else []
-        return {rule: int(n) for rule, n in (row.split() for row in rows) if rule not in ("all", "report", "figures")}
-
-    def table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "results/tiny" / name, keep_default_na=False)
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        path = self.folder / file
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new, 1))
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Project:
-    project = Project(tmp_path_factory.mktemp("project"))
+    project = Project(tmp_path_factory.mktemp("project"), TINY)
     project.snakemake()
     return project
 
@@ -151,11 +82,11 @@ def test_predictions_lie_in_the_geometry_of_their_images(finished):
     import nibabel as nib
 
     data = finished.folder / "results/data/brain_cohort"
-    for row in pd.read_csv(data / "index.csv").itertuples():
+    for case in read_index(data / "cases.csv"):
         (file,) = (finished.folder / "results/cells").glob(
-            f"*/clean/smoke/unet_narrow/ce/*/seed0/predictions/{row.case}.*"
+            f"*/clean/smoke/unet_narrow/ce/*/seed0/predictions/{case.case}.*"
         )
-        prediction, image = nib.load(file), nib.load(finished.folder / row.image)
+        prediction, image = nib.load(file), nib.load(finished.folder / case.images["image"])
         assert prediction.shape == image.shape
         assert abs(prediction.affine - image.affine).max() < 1e-4
 
@@ -231,7 +162,7 @@ def test_the_cluster_profile_plans(finished, tmp_path):
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory) -> Project:
     """An experiment in which one loss diverges, one raises and one is killed, beside one that works."""
-    project = Project(tmp_path_factory.mktemp("failing"))
+    project = Project(tmp_path_factory.mktemp("failing"), TINY)
     methods = [f"unet_narrow+{loss}" for loss in ("ce", "explosive", "broken", "greedy")]
     experiment = TINY["experiment"] | {"methods": methods, "claims": [], "folds": [0]}
     project.configure(TINY | {"experiment": experiment, "attempts": 2})
@@ -286,7 +217,7 @@ def test_an_accident_leaves_no_older_result_behind(failing):
 
 
 def test_a_partial_report_needs_no_training(tmp_path):
-    project = Project(tmp_path)
+    project = Project(tmp_path, TINY)
     project.snakemake("--until", "preprocess", "split")
     train = "results/cells/brain_cohort/clean/smoke/unet_narrow/ce/fold0/seed0/evaluate.json"
     project.snakemake(train)
@@ -305,12 +236,12 @@ def test_a_partial_report_needs_no_training(tmp_path):
             {"datasets": {"mine": {"source": {"path": "nowhere"}, "files": {"image": "{patient}.nii", "label": "{patient}_s.nii"},
                                    "structures": {"a": 1}}},
              "experiment": TINY["experiment"] | {"datasets": ["mine"]}},
-            r"datasets: mine: source: path: there is no folder 'nowhere'",
+            r"datasets: mine: source: path: the folder 'nowhere' does not exist",
         ),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_configuration_stops_before_any_job(tmp_path, config, message):
-    project = Project(tmp_path)
+    project = Project(tmp_path, TINY)
     project.configure(TINY | config)
     run = project.snakemake(check=False)
     assert run.returncode != 0 and re.search(message, run.stdout), run.stdout[-3000:]
@@ -318,7 +249,7 @@ def test_a_fault_of_the_configuration_stops_before_any_job(tmp_path, config, mes
 
 
 def test_bad_data_stop_before_any_training_and_name_the_file(tmp_path):
-    project = Project(tmp_path)
+    project = Project(tmp_path, TINY)
     project.snakemake("--until", "simulate")
     data = tmp_path / "mine"
     shutil.copytree(tmp_path / "results/data/brain_cohort/raw", data)

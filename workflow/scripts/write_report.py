@@ -11,6 +11,7 @@ from lib.files import atomic, read_json
 from lib.log import logged
 from lib.provenance import LIB, commit, hardware, versions
 from lib.report import build_report
+from lib.report.build import noise_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -36,6 +37,14 @@ def provenance(code: str, ledger: pd.DataFrame, checks: list[dict]) -> dict:
     }
 
 
+def noise_by_dataset(stores: list[dict]) -> dict[str, list[dict]]:
+    """What the conditions changed, from one store of each dataset and condition."""
+    found: dict[str, dict[str, dict]] = {}
+    for store in stores:
+        found.setdefault(store["dataset"], {}).setdefault(store["condition"], store)
+    return {dataset: noise_of(list(conditions.values())) for dataset, conditions in found.items()}
+
+
 def _distinct(ledger: pd.DataFrame, column: str) -> list[str]:
     return sorted({str(value) for value in ledger[column].dropna() if value})
 
@@ -49,6 +58,8 @@ if __name__ == "__main__":
             experiment=snakemake.wildcards.experiment,
             **tables,
             checks=checks,
+            certificates=[read_json(path) for path in given.certificates],
+            noise=noise_by_dataset([read_json(f"{store}/store.json") for store in given.stores]),
             figures=[Path(path) for path in given.figures],
             config=snakemake.params.config,
             provenance=provenance(snakemake.params.code, tables["ledger"], checks),

@@ -111,12 +111,9 @@ def folder_state(name: str, dataset: dict) -> str:
         return ""
     folder = Path(source["path"]).expanduser()
     if not folder.is_dir() or not any(folder.iterdir()):
-        manual = f"\nTo get the data: {source['manual'].strip()}" if "manual" in source else ""
-        state = "is empty" if folder.is_dir() else "does not exist"
-        raise BadInput(
-            f"config, datasets: {name}: source: path: the folder '{folder}' {state} (seen from "
-            f"{Path.cwd()}); put the unpacked files there, or write where they are.{manual}"
-        )
+        from lib.data.download import require_folder
+
+        require_folder(source, name)
     try:
         files = source_files(folder, dataset)
     except BadInput as error:
@@ -255,6 +252,10 @@ def _check_dataset(name: str, dataset: dict) -> None:
         classes_of(dataset["structures"])
         if "simulate" not in dataset["source"]:
             chosen(dataset)
+        if dataset["source"].keys() & {"url", "urls"}:
+            from lib.data.download import remote_files  # requests takes a while to import
+
+            remote_files(dataset["source"], name)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
     if "mean" in dataset["structures"]:

@@ -28,7 +28,9 @@ class Store:
         return self._open(case, "image", part)
 
     def label(self, case: str, part: str = "train") -> np.ndarray:
-        """(*S) uint8 class indices, or IGNORE"""
+        """(*S) uint8 class indices, or IGNORE; only `train` and `validation`, for test labels reach evaluation alone"""
+        if part == "test":
+            raise ValueError("the store has no test labels; evaluation reads those of the files")
         return self._open(case, "label", part)
 
     @property

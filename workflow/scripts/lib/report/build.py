@@ -69,6 +69,8 @@ def build_report(
     comparisons: pd.DataFrame,
     claims: pd.DataFrame,
     checks: list[dict],
+    certificates: list[dict],
+    noise: dict[str, list[dict]],
     figures: list[Path],
     config: dict,
     provenance: dict,
@@ -76,7 +78,8 @@ def build_report(
 ) -> str:
     """The report of one experiment as a self-contained HTML page.
 
-    The tables are those of results/<experiment>/; any may be empty. checks: contents of the datasets' check.json.
+    The tables are those of results/<experiment>/; any may be empty. checks: contents of the datasets' check.json;
+    certificates: of their certificate.json. noise: per dataset, what its conditions changed, as `noise_of` says.
     figures: PNG files, in order; a PDF beside one is linked. config: the configuration that was run. provenance: any
     nested dict of what made the results. folder: where the page will lie, for links to the PDFs. Log files named in
     the ledger are read relative to the working directory. The same inputs give the same page.
@@ -107,7 +110,10 @@ def build_report(
         troubles=[_cell(row) for state in ("failed", "missing") for row in _records(ledger[ledger["state"] == state])],
         finished=_records(ledger[ledger["state"] == "ok"]),
         costs=_costs(ledger),
-        data=[_dataset(check, config) for check in checks],
+        data=[
+            _dataset(check, config) | {"certificate": certificate["sentence"], "noise": noise[check["dataset"]]}
+            for check, certificate in zip(checks, certificates, strict=True)
+        ],
         protocols={p: config.get("protocols", {}).get(p, {}) for p in ledger["protocol"].unique()},
         tolerances={name: config.get("datasets", {}).get(name, {}).get("tolerance_mm") for name in _datasets(ledger)},
         failed_policy=config.get("failed_cells", "worst"),
@@ -294,10 +300,31 @@ def _dataset(check: dict, config: dict) -> dict:
         "spacings": spacings,
         "shares": {name: n / foreground for name, n in voxels.items()} if foreground else {},
         "warnings": check["warnings"],
+        "dropped": check["dropped"],
+        "groups": len(set(check["groups"].values())),
         "hash": check["data_hash"],
         "licence": entry.get("licence", ""),
         "cite": entry.get("cite", ""),
     }
+
+
+def noise_of(stores: list[dict]) -> list[dict]:
+    """Per condition that changes a dataset: the settings, and the means over cases of what was measured.
+
+    stores: contents of the store.json of each condition, one per condition.
+    """
+    result = []
+    for store in stores:
+        measured: dict[str, list[float]] = {}
+        for entry in store["cases"].values():
+            for part, record in entry.get("noise", {}).items():
+                for name, value in record.items():
+                    if isinstance(value, int | float) and not isinstance(value, bool):
+                        measured.setdefault(f"{part}: {name}", []).append(value)
+        if store["condition_settings"]:
+            means = {name: sum(values) / len(values) for name, values in measured.items()}
+            result.append({"name": store["condition"], "settings": store["condition_settings"], "measured": means})
+    return result
 
 
 def _figure(path: Path, folder: Path) -> dict:
