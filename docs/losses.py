@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def families() -> str:
 def _yaml(default: str) -> str:
     """The source text of a default as it is written in the configuration."""
     value = ast.literal_eval(default)
+    if isinstance(value, float):
+        return re.sub(r"^(\d+)e", r"\1.0e", default)  # YAML reads 1e-05 as text
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

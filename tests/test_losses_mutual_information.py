@@ -136,6 +136,19 @@ def test_gradients_reach_the_features_and_not_the_logits():
     assert len(build_loss(recipe, classes=3, regions=[[1, 2], [2], [1]], **SIZES).terms[1]) == 1
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gradient_in_float64(batch):
+    torch.manual_seed(0)
+    term = MutualInformation(width=3, positions=1000, **SIZES).double()
+    image, features = torch.randn(batch, 1, 6, 6), torch.randn(batch, 6, 2, 2, dtype=torch.float64, requires_grad=True)
+
+    def value(features: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)  # which pixels are shuffled
+        return term.auxiliary(image, features)
+
+    assert torch.autograd.gradcheck(value, (features, *term.parameters()))
+
+
 def test_bad_input_is_explained():
     recipe = {"sum": [{"weight": 1, "loss": {"name": name}} for name in ("dice", "mutual_information")]}
     with pytest.raises(BadInput, match="needs the sizes of the network's input and features"):

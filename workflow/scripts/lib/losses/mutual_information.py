@@ -56,7 +56,8 @@ class MutualInformation(nn.Module):
 
     def auxiliary(self, image: Tensor, features: Tensor) -> Tensor:
         """image (B, channels, *S), features (B, feature_channels, *s) of any float type; a scalar."""
-        s = self.project(features.float().flatten(2).mean(2)).sigmoid()
+        features, image = features.to(self.project.weight.dtype), image.to(self.project.weight.dtype)
+        s = self.project(features.flatten(2).mean(2)).sigmoid()
         if len(image) > 1:
             h = self.embed(neighbourhoods(image, self.positions))
             other = h.roll(1, 0)
@@ -76,7 +77,7 @@ def neighbourhoods(image: Tensor, positions: int) -> Tensor:
     size = image.shape[2:]
     step = max(1, math.ceil((math.prod(size) / positions) ** (1 / len(size)) - 1e-9))
     start = [int(torch.randint(min(step, n), ())) for n in size]
-    padded = F.pad(image.float(), [1, 1] * len(size), mode="replicate")
+    padded = F.pad(image, [1, 1] * len(size), mode="replicate")
     shifts = itertools.product(range(3), repeat=len(size))
     parts = [
         padded[(..., *(slice(o + k, n + k, step) for o, k, n in zip(start, shift, size, strict=True)))].flatten(2)
