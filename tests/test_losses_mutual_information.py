@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from model_variants import VARIANTS, build
 
 from lib.errors import BadInput
 from lib.losses import build_loss
 from lib.losses.mutual_information import MutualInformation, bce_estimate, neighbourhoods
+from lib.training.trainer import Features
 
 SIZES = {"spatial_dims": 2, "image_channels": 1, "feature_channels": 6}
 
@@ -157,3 +159,22 @@ def test_bad_input_is_explained():
         build_loss(recipe, classes=3, **SIZES)(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))
     with pytest.raises(BadInput, match="needs width to be a number of at least 1, not 0"):
         MutualInformation(width=0, **SIZES)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_architectures_name_features_that_depend_on_the_image(variant):
+    """(B, channels, *s), as many channels as were announced, and the gradient reaches the network."""
+    dims = variant.dims[0]
+    size = tuple(2 * n for n in variant.smallest(dims))
+    network = build(variant.recipe, dims, channels=(1, 3)).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    features = Features(network, variant.name)
+    count = features.channels((1, 1, *size), torch.device("cpu"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    network(torch.randn(2, 1, *size))
+    found = features.take()
+    assert found.shape[:2] == (2, count) and found.dim() == 2 + dims
+    assert (found[0] != found[1]).any()
+    assert features.take() is None
+    gradients = torch.autograd.grad(found.float().square().sum(), list(network.parameters()), allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in gradients)

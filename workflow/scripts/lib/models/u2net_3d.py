@@ -43,6 +43,8 @@ class U2Net3D(nn.Module):
     domains need a training of their own.
     """
 
+    deepest = "encoder"  # whose (last) output a loss may look at
+
     def __init__(
         self,
         in_channels: int,

@@ -236,7 +236,7 @@ class Features:
             )
         self.model, self.output = model, None
         module = model.get_submodule(model.deepest)
-        if isinstance(module, nn.ModuleList):
+        while isinstance(module, nn.ModuleList):
             module = module[-1]
         module.register_forward_hook(self._keep)
 
