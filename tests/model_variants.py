@@ -42,8 +42,8 @@ class Variant:
         return (self.minimum,) * dims
 
     def odd(self, dims: int) -> tuple[int, ...]:
-        """An anisotropic size that is a multiple of nothing."""
-        return tuple(n + more for n, more in zip(self.smallest(dims), (1, 7, 4), strict=False))
+        """An anisotropic size, multiple of nothing along most axes."""
+        return tuple(n + more for n, more in zip(self.smallest(dims), {2: (1, 7), 3: (1, 0, 3)}[dims], strict=True))
 
 
 def _widened(recipe: dict) -> dict:
@@ -97,9 +97,10 @@ VARIANTS = [
     Variant({"name": "u2net_3d", "width": 4, "pools": 3}, 8),
     Variant({"name": "u2net_3d", "width": 4, "pools": 3, "separable": False}, 8, dims=(3,)),
     Variant(UNET, 16),
-    *(Variant({**UNET, "normalisation": kind}, 16) for kind in ("instance", "group", "none")),
+    Variant({**UNET, "normalisation": "instance"}, 16),
+    *(Variant({**UNET, "normalisation": kind}, 16, dims=(2,)) for kind in ("group", "none")),
     Variant({**UNET, "residual": True}, 16),
-    Variant({**UNET, "deep_supervision": True}, 16, outputs=4),
+    Variant({**UNET, "deep_supervision": True}, 16, outputs=4, dims=(2,)),
     Variant({"name": "unet_plus_plus", "width": 4}, 16),
     Variant({"name": "unet_plus_plus", "width": 4, "deep_supervision": True}, 16, outputs=4, dims=(2,)),
     Variant({"name": "unetr", "width": 4, "hidden": 24, "heads": 2, "layers": 4, "image_size": 32}, 16),

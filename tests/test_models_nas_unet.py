@@ -37,8 +37,8 @@ def narrow(spatial_dims: int = 2, **recipe) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("genotype", "width", "depth", "millions"),
     [
-        *(("v3", *row) for row in ((16, 4, 0.179), (32, 4, 0.706), (32, 5, 0.863), (48, 5, 1.935), (64, 6, 4.059))),
-        *(("v2", *row) for row in ((16, 4, 0.101), (32, 4, 0.397), (32, 5, 0.486), (48, 6, 1.285), (64, 6, 2.278))),
+        *(("v3", *row) for row in ((16, 4, 0.179), (32, 5, 0.863), (64, 6, 4.059))),
+        *(("v2", *row) for row in ((16, 4, 0.101), (32, 5, 0.486), (48, 6, 1.285))),
     ],
 )
 def test_parameter_counts(genotype, width, depth, millions):
