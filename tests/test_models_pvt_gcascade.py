@@ -131,12 +131,16 @@ def test_attention_equals_that_of_torch():
 
 def test_the_result_is_the_sum_of_four_heads():
     model = build(SMALL | {"deep_supervision": True})
+    coarse = []
+    for classifier in model.classifiers:
+        classifier.register_forward_hook(lambda _, __, y: coarse.insert(0, y))  # the coarsest runs first
     x = torch.rand(2, 2, 64, 96)
     with torch.no_grad():
         total, *heads = model(x)
-    assert [tuple(y.shape[2:]) for y in heads] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-    summed = sum(F.interpolate(y, size=(64, 96), mode="bilinear") for y in heads)
-    torch.testing.assert_close(total, summed)
+    assert [tuple(y.shape[2:]) for y in coarse] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    for head, y in zip(heads, coarse, strict=True):
+        torch.testing.assert_close(head, F.interpolate(y, size=(64, 96), mode="bilinear"))
+    torch.testing.assert_close(total, sum(heads))
     assert model.eval()(x).shape == (2, 3, 64, 96)
 
 

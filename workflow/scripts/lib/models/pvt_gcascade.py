@@ -56,7 +56,7 @@ class PVTGCascade(nn.Module):
     has fewer pixels than neighbours, all are neighbours.
     Parameters: variant = b0 … b5 of PVTv2; width = channels of the first stage (null = the variant's); stages have
     1, 2, 5, 8 times as many and 1, 2, 5, 8 heads. deep_supervision: in training the result is a list of logits, that
-    sum first, then those of the levels at 1/4, 1/8, 1/16, 1/32 of the size. weights, weights_sha256 = a PVTv2
+    sum first, then the four upsampled heads, finest first. weights, weights_sha256 = a PVTv2
     encoder, in the authors' format (pvt_v2_b2.pth).
     For 1 → 9 channels, b2: 26,636,626, of which the decoder without classifiers has 1,777,506 (the abstract: 80.8 %
     fewer than CASCADE's, which has 9,269,899). Encoders, with ImageNet's classifier: b0 3.7, b1 14.0, b2 25.4, b3 45.2,
@@ -122,10 +122,8 @@ class PVTGCascade(nn.Module):
             y = self.graphs[level](y)
             y = y * torch.sigmoid(self.attention(torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], 1)))
             logits.insert(0, self.classifiers[level](y))
-        total = crop(sum(upsample_linear(z, full) for z in logits), size)
-        if not (self.training and self.deep_supervision):
-            return total
-        return [total, *(crop(z, [-(-n // 2**k) for n in size]) for k, z in enumerate(logits, start=2))]
+        logits = [crop(upsample_linear(z, full), size) for z in logits]
+        return [sum(logits), *logits] if self.training and self.deep_supervision else sum(logits)
 
 
 class PVTv2(nn.Module):
