@@ -34,9 +34,8 @@ def evaluate_cell(job: dict) -> dict:
         prediction, _ = read_label(file)
         reference, geometry = _reference(case, job)
         if prediction.shape != reference.shape:
-            raise BadInput(
-                f"{file} has shape {prediction.shape}, but {next(iter(case.labels.values()))} has {reference.shape}"
-            )
+            label = next(iter(case.labels.values()), f"the reference of {case.case}")
+            raise BadInput(f"{file} has shape {prediction.shape}, but {label} has {reference.shape}")
         unknown = np.isin(reference, job["ignore"])
         if unknown.any():
             prediction, reference = (np.where(unknown, 0, labels) for labels in (prediction, reference))

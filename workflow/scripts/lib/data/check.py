@@ -25,9 +25,9 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
     value; range and mean of each channel; SHA-256 of the decoded voxels. Over all: problems, warnings, dropped cases
     with reasons, near duplicates, groups of patients that share them, data_hash. Problems, each with its file, are:
     files that cannot be read; image, label and mask on different grids; an empty mask; NaN or infinity; a constant
-    image; labels that are not whole numbers, are not declared, or are all background; an unusual number of channels; a
-    declared structure that no case has; one image under two patients. With `check.on_error: drop` the cases at fault
-    are left out instead.
+    image; labels that are not whole numbers or are not declared; a label map that is all background (empty masks of
+    structures are no fault: they say that it is absent); an unusual number of channels; a declared structure that no
+    case has; one image under two patients. With `check.on_error: drop` the cases at fault are left out instead.
     """
     structures, settings = block["structures"], block["check"]
     classes_of(structures)  # regions that cannot be written
@@ -48,7 +48,7 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
                 undeclared.update(strange)
                 listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in strange)
                 faults[case.case].append(f"{_label(case)}: label values that `structures` does not declare: {listed}")
-            if set(counts) == {0}:
+            if set(counts) == {0} and set(case.labels) == {"label"}:  # the mask of one structure may say: none here
                 faults[case.case].append(
                     f"{_label(case)}: the label map is empty (all 0); remove the case or restore its labels"
                 )
@@ -247,7 +247,7 @@ def _image(case: Case) -> str:
 
 
 def _label(case: Case) -> str:
-    return next(iter(case.labels.values()))
+    return next(iter(case.labels.values()), f"no label file of {case.case}")
 
 
 def _first(row: dict) -> str:
