@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import random
 import struct
 import zlib
@@ -343,7 +344,7 @@ def series(folder: Path, names: str = "abcde", uid: str = "1.2.826.0.1.3680043.2
     """The five slices of `itk_volume` as files `names`; `place`: position of slice z instead of its own."""
     image, m = itk_volume(), itk_volume().GetDirection()
     folder.mkdir(exist_ok=True)
-    writer = sitk.ImageFileWriter()
+    writer, before = sitk.ImageFileWriter(), locale.setlocale(locale.LC_ALL)
     writer.KeepOriginalImageUIDOn()
     for z in set(range(5)) - set(skip):
         plane = image[:, :, z]
@@ -358,6 +359,7 @@ def series(folder: Path, names: str = "abcde", uid: str = "1.2.826.0.1.3680043.2
             plane.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{names[z]}.dcm"))
         writer.Execute(plane)
+    locale.setlocale(locale.LC_ALL, before)  # which GDCM sets to C when it writes, for all tests to come
     return folder
 
 
