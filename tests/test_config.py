@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
+from snakemake.utils import update_config, validate
 
 from lib.config import Cell, cells, check_meaning, claims, explain, folder_state, methods
 from lib.errors import BadInput
@@ -40,8 +40,9 @@ def test_the_shipped_configuration_is_valid_and_names_its_cells(config):
 @pytest.mark.parametrize("overlay", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_experiment_is_valid(overlay):
     merged = catalogue()
-    for key, value in yaml.safe_load(overlay.read_text()).items():
-        merged[key] = merged[key] | value if key in merged and key != "experiment" else value
+    given = yaml.safe_load(overlay.read_text())
+    merged["experiment"] = given["experiment"]
+    update_config(merged, given)
     validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
     check_meaning(merged)
 
@@ -195,3 +196,17 @@ def test_the_conda_environment_is_the_lock_file():
     )
     assert lock["torch"] and "+" not in lock["torch"], "a local version would shut out CPU or CUDA builds"
     assert lock["snakemake"] == "9.27.1"
+
+
+def test_forgotten_structures_are_read_from_the_datasets_own_files(tmp_path, config):
+    (tmp_path / "dataset.json").write_text(
+        '{"labels": {"background": 0, "Left Kidney": 1, "tumor": 2}, "file_ending": ".nii.gz"}'
+    )
+    (tmp_path / "labelsTr").mkdir()
+    (tmp_path / "imagesTr").mkdir()
+    config["datasets"]["mine"] = {"source": {"path": str(tmp_path)}, "layout": "nnunet"}
+    with pytest.raises(WorkflowError) as caught:
+        validate(config, str(ROOT / "config/schemas/config.schema.yaml"))
+    text = explain(caught.value.__context__)
+    assert "datasets: mine: 'structures' is a required property" in text
+    assert re.search(r"structures: \{left_kidney: 1, tumor: 2\}", text, re.IGNORECASE), text

@@ -12,7 +12,7 @@ from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
 from lib.data.conditions import check_conditions
-from lib.data.layouts import chosen, source_files
+from lib.data.layouts import chosen, declared_structures, source_files
 from lib.data.split import fold_count, split_settings
 from lib.data.structures import classes_of
 from lib.errors import BadInput
@@ -150,9 +150,25 @@ def explain(error: ValidationError) -> str:
         error.validator == "type" and isinstance(error.instance, str) and re.fullmatch(r"\d+e[-+]?\d+", error.instance)
     ):
         hint = ": YAML reads this as text; write it with a point and a sign, as in 1.0e-3."
+    elif error.validator == "required" and "structures" in error.message:
+        hint = _suggested_structures(error.instance)
     elif "description" in error.schema:
         hint = f". {error.schema['description']}"
     return f"config: {': '.join([*map(str, error.absolute_path), error.message])}{hint}"
+
+
+def _suggested_structures(dataset: dict) -> str:
+    """What the files of a dataset themselves say of its structures, as YAML to paste."""
+    hint = ": name each structure and its label value, as in structures: {tumour: 1}"
+    try:
+        declared = declared_structures(dataset["source"]["path"], dataset["layout"])
+    except (KeyError, BadInput):
+        return hint
+    return (
+        f"; its own files say\n    structures: {{{', '.join(f'{k}: {v}' for k, v in declared.items())}}}"
+        if declared
+        else hint
+    )
 
 
 def check_meaning(config: dict) -> None:
