@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 import torch.nn.functional as F
 from model_variants import build, parameters
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from lib.errors import BadInput
 
@@ -128,6 +131,20 @@ def test_memory_of_activations():
     assert ordinary > 2.8 * one
     assert ordinary_three > 5.5 * three
     assert three == one
+
+
+@pytest.mark.slow
+def test_peak_memory_of_a_step():
+    """All tensors of forward and backward together, by torch's profiler."""
+    peaks = []
+    for model in pair(3, blocks=3, width=24):  # narrower, and buffers of the CPU's convolutions hide all else
+        x = torch.rand(1, 2, 48, 48, 48)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            model(x).square().mean().backward()
+        events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+        changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+        peaks.append(max(accumulate(changes)))
+    assert peaks[1] > 2 * peaks[0]
 
 
 def test_without_gradients_nothing_is_kept():
