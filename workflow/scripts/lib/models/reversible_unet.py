@@ -37,8 +37,8 @@ class ReversibleUNet(nn.Module):
     width 60 in 3-D: 12,365,283 for 4 → 3 channels (published: 12.365 M).
     Memory: a training step keeps one activation per level and direction, whatever the number of blocks; ordinary
     autograd keeps 2.5 more per block. The backward pass computes each block once more. Measured at width 24 for a patch
-    of 64³ in float32, on a CPU: 76 MiB of activations kept instead of 235; all tensors of a step at most 184 MiB instead
-    of 286, with 3 blocks per level 208 instead of 540 (the backward pass needs gradients and one block besides).
+    of 64³ in float32, on a CPU: 76 MiB of activations kept instead of 235; all tensors of a step at most 184 MiB
+    instead of 286, with 3 blocks per level 208 instead of 540 (a backward pass needs gradients and one block besides).
     The two halves stay in float32 under autocast: in bfloat16 the input computed back would not be the input.
     Known: every layer. spatial_dims = 2 and more than one block per level are options of ours.
     """
