@@ -436,3 +436,24 @@ def test_recipes_are_not_changed_by_building():
     before = copy.deepcopy(recipe)
     build(recipe)
     assert recipe == before
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=label)
+def test_volumes_with_regions_ignored_voxels_and_levels_at_once(recipe):
+    if isinstance(recipe.get("weights"), list):
+        recipe = recipe | {"weights": [0.5, 2.0]}
+    counts = [{"voxels": [60, 40], "voxels_of_cases_with_class": [100, 100]}] * 3
+    labels = blobs((2, 8, 10, 9))
+    loss = build(
+        recipe,
+        regions=REGIONS,
+        class_frequencies=counts,
+        training_labels=lambda: [(labels.numpy(), np.ones(3))],
+        spacing=[3.0, 1.0, 1.0],
+    )
+    target = labels.masked_fill(torch.rand(labels.shape, generator=torch.Generator().manual_seed(0)) > 0.8, IGNORE)
+    levels = [region_logits((2, 8, 10, 9)), region_logits((2, 4, 5, 5))]
+    value = loss(levels, target)
+    gradients = torch.autograd.grad(value, levels)
+    assert value.item() > 0 and all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
+    assert not gradients[0][(target == IGNORE).unsqueeze(1).expand_as(gradients[0])].any()
