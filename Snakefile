@@ -42,11 +42,14 @@ rule data:
 
 rule check:
     input:
-        expand(
-            "results/data/{dataset}/{file}",
-            dataset=config.get("dataset", config["experiment"]["datasets"]),
-            file=["check.html", "cases.csv"],
+        pages=expand(
+            "results/data/{dataset}/check.html", dataset=config.get("dataset", config["experiment"]["datasets"])
         ),
+        cases=expand(
+            "results/data/{dataset}/cases.csv", dataset=config.get("dataset", config["experiment"]["datasets"])
+        ),
+    message:
+        "Sound; open in a browser: {input.pages}"
 
 
 rule claims:

@@ -199,6 +199,28 @@ def test_all_problems_are_reported_at_once(cases):
     assert text.endswith("structures: {rv: 1, wall: [2, 3], label_7: 7, label_9: 9}")
 
 
+def test_of_many_problems_alike_the_first_are_listed(cases):
+    named = [
+        replace(case, case=f"{case.case}{n}", patient=f"p{n}", images={"image": f"{n}.nii.gz"})
+        for n in range(3)
+        for case in cases[:2]
+    ]
+    edit(image_file(cases[2]), (1, 1, slice(2)), [np.nan, np.inf])
+    result = check([*named, cases[2]])
+    assert len(result["problems"]) == 4  # one for each file that is not there, one for the damaged image
+    result["problems"] += [f"{n}.nii.gz: this file does not exist" for n in (3, 4)]
+    with pytest.raises(BadInput) as caught:
+        require_sound(result, page="check.html")
+    lines = str(caught.value).splitlines()
+    assert lines[:5] == [
+        "dataset 'hearts' has 6 problems:",
+        *[f"  - {n}.nii.gz: this file does not exist" for n in range(3)],
+        "  - … and 2 more like these",
+    ]
+    assert "2 voxels are NaN" in lines[5]
+    assert lines[6:] == ["The page about them: check.html"]
+
+
 def test_one_problem_is_one(cases):
     edit(image_file(cases[0]), (0, 0, 0), np.nan)
     assert message(cases).startswith("dataset 'hearts' has 1 problem:\n  - ")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         check = read_json(snakemake.input.check)
-        require_sound(check)
+        require_sound(check, page=f"results/data/{snakemake.wildcards.dataset}/check.html")
         for warning in check["warnings"]:
             print(f"warning: {warning}")
         for entry in check["dropped"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from lib.data.duplicates import groups, near_duplicates, signature
 from lib.data.structures import classes_of
 from lib.errors import BadInput
 from lib.provenance import value_hash
+
+LISTED = 3  # problems of one kind in a message
 
 
 def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
@@ -128,12 +131,21 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
     }
 
 
-def require_sound(check: dict) -> None:
-    """Raise one BadInput that lists every problem of a dataset, unless there is none."""
+def require_sound(check: dict, page: str = "") -> None:
+    """Raise one BadInput that lists the problems of a dataset, unless there is none; of many alike, the first few.
+
+    `page`: where all of them are, with pictures.
+    """
     if problems := check["problems"]:
         text = f"dataset '{check['dataset']}' has {len(problems)} problem{'s' * (len(problems) > 1)}:"
-        text += "".join(f"\n  - {problem}" for problem in problems)
-        raise BadInput(f"{text}\n{check['advice']}".rstrip())
+        alike = defaultdict(list)
+        for problem in problems:
+            alike[re.sub(r"\d+", "", problem.partition(": ")[2])].append(problem)
+        for same in alike.values():
+            text += "".join(f"\n  - {problem}" for problem in same[:LISTED])
+            text += f"\n  - … and {len(same) - LISTED} more like these" * (len(same) > LISTED)
+        advice = f"\n{check['advice']}" if check["advice"] else ""
+        raise BadInput(text + advice + (f"\nThe page about them: {page}" if page else ""))
 
 
 def _read(case: Case, block: dict, faults: list[str]) -> list[tuple | None]:
