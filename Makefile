@@ -9,7 +9,7 @@ SNAKEMAKE = $(BIN)/python -m snakemake $(if $(filter-out 0,$(GPUS)),--resources 
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs slurm lock clean
+.PHONY: help demo test check format docs slurm architectures lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -40,6 +40,9 @@ format: .venv/installed ## format Python and Snakemake files
 
 docs: .venv/installed ## the page of all configuration keys, from the schema
 	$(BIN)/python docs/configuration.py
+
+architectures: .venv/installed ## write the cost table and the descriptions of docs/architectures.md
+	$(BIN)/python benchmarks/architectures.py
 
 slurm: .venv/installed ## add the Slurm plug-in (only where there is a Slurm: it slows every call elsewhere)
 	$(BIN)/python -m pip install -r requirements-slurm.lock

@@ -1,0 +1,115 @@
+"""The page about architectures: in step with catalogue and docstrings, right in its numbers; its example runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from model_variants import parameters
+
+from lib.models import MODELS, available, build_model
+
+PAGE = (ROOT / "docs/architectures.md").read_text()
+CATALOGUE = yaml.safe_load((ROOT / "config/config.yaml").read_text())["architectures"]
+SLOW = ("unetr", "swin_unetr")  # MONAI draws their weights even where there are none
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("architectures", ROOT / "benchmarks/architectures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows() -> dict[str, list[str]]:
+    lines = PAGE.partition("make architectures -->\n")[2].partition("<!-- end of table")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {entry.strip("`"): values for entry, *values in cells}
+
+
+def names(recipe: dict) -> set[str]:
+    return {recipe["name"]}.union(*(names(part) for part in recipe.values() if isinstance(part, dict)))
+
+
+def test_the_page_is_in_step_with_the_docstrings(benchmark):
+    assert PAGE.partition(benchmark.END)[2] == "\n" + benchmark.descriptions(), "run: make architectures"
+    assert all(f"\n### {name}\n" in PAGE for name in available())
+
+
+def test_every_architecture_is_in_the_catalogue_and_every_entry_in_the_table():
+    assert set().union(*(names(recipe) for recipe in CATALOGUE.values())) == set(available())
+    assert list(rows()) == list(CATALOGUE), "run: make architectures"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(entry, marks=pytest.mark.slow if recipe["name"] in SLOW else ())
+        for entry, recipe in CATALOGUE.items()
+    ],
+)
+def test_parameter_counts_of_the_table(entry):
+    recipe, row = CATALOGUE[entry], rows()[entry]
+    for dims, cell in ((2, row[0]), (3, row[3])):
+        if recipe["name"] in SLOW:
+            count = sum(p.numel() for p in build_model(recipe, 1, 4, dims).parameters())
+        else:
+            count = parameters(recipe, 1, 4, dims)
+        assert cell == f"{count:,}", f"{dims}-D; run: make architectures"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"name": "unet", "width": 4},
+        {"name": "nnunet", "width": 4, "stages": 3},
+        {"name": "reversible_unet", "width": 4},
+    ],
+)
+def test_costs_equal_those_of_a_real_step(recipe, benchmark):
+    """FLOPs as the trainer counts them; memory as autograd's tensors of a pass with numbers."""
+    from lib.training.cost import forward_flops
+
+    model = build_model(recipe, 1, 4, 2)
+    cost = benchmark.costs(recipe, 2, (32, 48))
+    count = sum(p.numel() for p in model.parameters())
+    assert cost["parameters"] == count
+    assert cost["flops"] == forward_flops(model, (1, 1, 32, 48), torch.device("cpu"))
+
+    fixed = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model.train()(torch.zeros(1, 1, 32, 48))
+    activations = sum(s.nbytes() for pointer, s in kept.items() if pointer not in fixed)
+    buffers = sum(t.numel() * t.element_size() for t in model.buffers())
+    assert logits.requires_grad and activations > 0
+    assert cost["memory"] == 16 * count + buffers + activations
+
+
+def test_the_example_runs_in_a_copy(tmp_path):
+    example = re.search(r"```python\n(import torch\n.*?)```", PAGE, re.DOTALL)[1]
+    assert sum(bool(line.strip()) and not line.startswith(("from", "import")) for line in example.splitlines()) <= 10
+    shutil.copytree(ROOT / "workflow/scripts/lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "lib/models/two_layers.py").write_text(example)
+    code = (
+        "import torch; from lib.models import available, build_model; assert 'two_layers' in available();"
+        "y = build_model({'name': 'two_layers', 'width': 8}, 2, 3, 3)(torch.rand(1, 2, 5, 6, 7)); print(tuple(y.shape))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "(1, 3, 5, 6, 7)\n", done.stderr
+    assert MODELS.available() == available()
