@@ -59,6 +59,18 @@ def test_evaluation_and_the_smallest_input(variant: Variant, dims: int):
     assert f" × {limit - 1}" in str(error.value)
 
 
+@pytest.mark.parametrize(("variant", "dims"), CASES)
+def test_the_smallest_single_image_trains_or_says_why_not(variant: Variant, dims: int):
+    model = build(variant.recipe, dims)
+    x = torch.rand(1, CHANNELS, *variant.smallest(dims))
+    try:
+        logits = model(x)
+    except BadInput as error:
+        assert f"'{variant.name}'" in str(error) and "batch of 1" in str(error)
+        logits = model(torch.cat([x, x]))
+    assert all(y.isfinite().all() for y in (logits if isinstance(logits, list) else [logits]))
+
+
 # Bad recipes
 
 

@@ -44,7 +44,7 @@ class AttentionUNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_size("attention_unet", x, FACTOR)
+        check_size("attention_unet", x, FACTOR, batch_norm_at_bottom=self.training)
         finest = self.trunk(pad_to_multiple(x, FACTOR))[0]
         return crop(self.classifier(finest), x.shape[2:])
 

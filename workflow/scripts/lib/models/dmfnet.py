@@ -66,7 +66,7 @@ class DMFNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_size("dmfnet", x, FACTOR)
+        check_size("dmfnet", x, FACTOR, batch_norm_at_bottom=self.training)
         size = x.shape[2:]
         x = pad_to_multiple(x, FACTOR)
         full = x.shape[2:]

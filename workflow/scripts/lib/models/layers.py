@@ -114,10 +114,20 @@ def check_flags(architecture: str, **parameters: bool) -> None:
             raise BadInput(f"The architecture '{architecture}' needs {name} to be true or false, not {value!r}.")
 
 
-def check_size(architecture: str, x: Tensor, minimum: int) -> None:
-    """Raise BadInput where the input (B, C, *S) has fewer than `minimum` pixels along an axis."""
+def check_size(architecture: str, x: Tensor, minimum: int, batch_norm_at_bottom: bool = False) -> None:
+    """Raise BadInput where the input (B, C, *S) has fewer than `minimum` pixels along an axis.
+
+    With `batch_norm_at_bottom` a single image of exactly that size raises too: shrunk by `minimum` it would be one
+    value per channel, which has no standard deviation in training.
+    """
+    size = " × ".join(map(str, x.shape[2:]))
     if min(x.shape[2:]) < minimum:
         raise BadInput(
             f"The architecture '{architecture}' needs at least {minimum} pixels along every axis, but its "
-            f"input has {' × '.join(map(str, x.shape[2:]))}. Use larger patches (or fewer stages, if it has them)."
+            f"input has {size}. Use larger patches (or fewer stages, if it has them)."
+        )
+    if batch_norm_at_bottom and len(x) == 1 and max(x.shape[2:]) == minimum:
+        raise BadInput(
+            f"The architecture '{architecture}' cannot train on a batch of 1 with {size} pixels: one value per channel "
+            "would be left for its batch normalisation. Use larger patches or batches."
         )

@@ -43,7 +43,7 @@ class TSUNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_size("ts_unet", x, FACTOR)
+        check_size("ts_unet", x, FACTOR, batch_norm_at_bottom=self.training)
         size = x.shape[2:]
         x = pad_to_multiple(x, FACTOR)
         full = x.shape[2:]

@@ -70,7 +70,7 @@ class UNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        check_size("unet", x, FACTOR)
+        check_size("unet", x, FACTOR, batch_norm_at_bottom=self.training and self.normalisation == "batch")
         size = x.shape[2:]
         if self.normalisation == "instance":  # keeps more than one pixel at the bottom
             x = pad_to_factors("unet", x, [FACTOR] * len(size))

@@ -62,7 +62,7 @@ class UNetPlusPlus(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        check_size("unet_plus_plus", x, FACTOR)
+        check_size("unet_plus_plus", x, FACTOR, batch_norm_at_bottom=self.training)
         size = x.shape[2:]
         x = pad_to_multiple(x, FACTOR)
         rows: list[list[Tensor]] = []  # rows[i] = X(i, 0), X(i, 1), …

@@ -66,7 +66,7 @@ class VNet(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_size("vnet", x, FACTOR)
+        check_size("vnet", x, FACTOR, batch_norm_at_bottom=self.training)
         size = x.shape[2:]
         x = pad_to_multiple(x, FACTOR)
         copies = -(-self.width // x.shape[1])
