@@ -75,6 +75,13 @@ def test_regions_of_a_tumour_become_labels():
     np.testing.assert_array_equal(labels.ravel(), list(expected.values()))
 
 
+def test_the_part_that_no_later_region_has_stands_for_a_region():
+    classes = classes_of({"whole": [1, 2, 4], "core": [1, 4], "enhancing": 1})  # the innermost has the lowest value
+    assert classes.regions == [[1, 2, 3], [1, 3], [1]]
+    alone = np.eye(3, dtype=bool)  # each region predicted without the others
+    np.testing.assert_array_equal(label_of_regions(alone, classes.regions), [2, 3, 1])
+
+
 STRUCTURES = st.lists(st.sets(st.integers(1, 7), min_size=1, max_size=5), min_size=1, max_size=5)
 
 
