@@ -411,3 +411,15 @@ def test_sorting_and_column_choice_work_in_a_browser(html, tables, tmp_path):
     assert out["before"] == ["mean.dice", "mean.nsd", "mean.hd95"]
     assert out["after"] == ["mean.dice", "mean.hd95", "csf.dice", "csf.hd95"] and out["cells"] == 4
     assert out["overflow"] <= 0, "the page itself does not scroll sideways at 400 px"
+
+
+def test_the_page_says_what_networks_started_from(page, render):
+    assert "All networks were trained from scratch." in page.text
+    config = fake.fake_config()
+    config["architectures"] = {
+        "unet": {"name": "unet"},
+        "pvt": {"name": "pvt_gcascade", "weights": "models/b2.pth", "weights_sha256": "0a"},
+        "pvt_hdc": {"name": "hdc_duc", "of": {"name": "pvt_gcascade", "weights": "models/b0.pth"}},
+    }
+    text = Page(render(config=config)).text
+    assert "from weights on disk: pvt (models/b2.pth), pvt_hdc (models/b0.pth). All other networks" in text

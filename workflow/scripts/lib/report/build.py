@@ -110,6 +110,11 @@ def build_report(
         troubles=[_cell(row) for state in ("failed", "missing") for row in _records(ledger[ledger["state"] == state])],
         finished=_records(ledger[ledger["state"] == "ok"]),
         costs=_costs(ledger),
+        pretrained={
+            entry: ", ".join(files)
+            for entry, recipe in config.get("architectures", {}).items()
+            if (files := _weights_of(recipe))
+        },
         data=[
             _dataset(check, config) | {"certificate": certificate["sentence"], "noise": noise[check["dataset"]]}
             for check, certificate in zip(checks, certificates, strict=True)
@@ -274,6 +279,12 @@ def _costs(ledger: pd.DataFrame) -> list[dict]:
             }
         )
     return rows
+
+
+def _weights_of(recipe: dict) -> list[str]:
+    """Files that an architecture, or one inside it, starts from."""
+    inner = [file for part in recipe.values() if isinstance(part, dict) for file in _weights_of(part)]
+    return ([recipe["weights"]] if recipe.get("weights") else []) + inner
 
 
 def _listed(values: pd.Series) -> str:
