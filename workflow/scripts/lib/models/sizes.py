@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from lib.errors import BadInput
+from lib.models.blocks import pad_to_multiples
 
 
 def pad_to_factors(architecture: str, x: Tensor, factors: Sequence[int]) -> Tensor:
@@ -23,12 +23,9 @@ def pad_to_factors(architecture: str, x: Tensor, factors: Sequence[int]) -> Tens
             f"The architecture '{architecture}' needs at least {_sizes(factors)} pixels along every axis, but its "
             f"input has {' × '.join(map(str, size))}. Use larger patches (or fewer stages or strides, if it has them)."
         )
-    missing = [-n % factor for n, factor in zip(size, factors, strict=True)]
     if tuple(size) == tuple(factors):
-        missing[-1] = factors[-1]
-    if any(missing):
-        x = F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate")
-    return x
+        factors = (*factors[:-1], 2 * factors[-1])
+    return pad_to_multiples(x, factors)
 
 
 def _sizes(factors: Sequence[int]) -> str:
