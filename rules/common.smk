@@ -1,6 +1,5 @@
 """From the configuration to names that the rules use: cells, wildcards, slices of the configuration, code hashes."""
 
-import copy
 import sys
 from dataclasses import asdict
 from functools import cache
@@ -18,14 +17,7 @@ from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
 from lib.status import forget_failure
 
-# An overlay's experiment replaces the default one; deep merging would mix the two.
-overlay = workflow.config_settings.overwrite_config
-if "experiment" in overlay:
-    config["experiment"] = copy.deepcopy(overlay["experiment"])
-# Neither may a dataset have two sources, or files of two arrangements.
-for name, block in overlay.get("datasets", {}).items():
-    for key in {"source", "files", "structures"} & block.keys():
-        config["datasets"][name][key] = copy.deepcopy(block[key])
+segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
 # Snakemake's --config reads True as a boolean, but true as a string.
 for key in ("strict", "partial", "retry_failed"):
     if str(config.get(key)).lower() in ("true", "false"):

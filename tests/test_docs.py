@@ -15,9 +15,9 @@ import SimpleITK as sitk
 import yaml
 from conftest import ROOT
 from PIL import Image
-from snakemake.utils import validate
+from snakemake.utils import update_config, validate
 
-from lib.config import check_meaning
+from lib.config import check_meaning, replace_blocks
 from lib.data.check import check_cases, require_sound
 from lib.data.download import remote_files
 from lib.data.formats import read_image
@@ -66,17 +66,11 @@ def blocks() -> list:
     return found
 
 
-def merged(base: dict, over: dict) -> dict:
-    return base | {k: merged(base[k], v) if isinstance(v, dict) and k in base else v for k, v in over.items()}
-
-
 def validated(overlay: dict) -> dict:
     """The configuration with an overlay, as rules/common.smk merges it; it raises what a run would raise."""
-    config = copy.deepcopy(CONFIG) | ({"experiment": overlay["experiment"]} if "experiment" in overlay else {})
-    for kind in ("conditions", "protocols"):
-        config[kind] |= overlay.get(kind, {})
-    for name, block in overlay.get("datasets", {}).items():
-        config["datasets"][name] = merged(config["datasets"].get(name, {}), block)
+    config = copy.deepcopy(CONFIG)
+    update_config(config, copy.deepcopy(overlay))
+    replace_blocks(config, overlay)
     used = {*config["experiment"]["datasets"], *overlay.get("datasets", {})}
     config["datasets"] = {name: block for name, block in config["datasets"].items() if name in used}
     validate(config, str(ROOT / "config/schemas/config.schema.yaml"))
@@ -204,6 +198,21 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http", "#")):
             assert (ROOT / page).parent.joinpath(target.partition("#")[0]).exists(), f"{page}: {target}"
+
+
+def test_an_experiment_file_changes_a_block_of_the_catalogue():
+    """A second way to split, or to scale intensities, takes the place of the first; what is not named stays."""
+    change = {"splits": {"test": {"split": "validation"}}, "preprocess": {"intensity": {"percentiles": [1, 99]}}}
+    change |= {"files": {"image": "{patient}.png", "label": "{patient}_{split}.png"}}
+    for name in ("kits19", "msd_spleen"):
+        before = copy.deepcopy(CONFIG["datasets"][name])
+        after = validated({"datasets": {name: change}})["datasets"][name]
+        assert after["splits"].items() >= change["splits"].items() and "folds" not in after["splits"]
+        assert after["preprocess"]["intensity"] == {"percentiles": [1, 99]}
+        assert (after["files"], after.get("layout")) == (change["files"], None)
+        assert after["preprocess"]["spacing"] == before["preprocess"]["spacing"]
+        assert (after["source"], after["structures"]) == (before["source"], before["structures"])
+    assert validated({"datasets": {"msd_spleen": {"tolerance_mm": 1}}})["datasets"]["msd_spleen"]["layout"] == "msd"
 
 
 # The reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -138,6 +139,24 @@ def claims(config: dict) -> dict[str, dict]:
         name: claim | {"treatment": side(claim["treatment"]), "control": side(claim["control"])}
         for name, claim in ((name, config["claims"][name]) for name in config["experiment"].get("claims", []))
     }
+
+
+def replace_blocks(config: dict, overlay: dict) -> None:
+    """Replace, in place, what Snakemake has merged of an overlay although two of it make no sense in one block.
+
+    An overlay's experiment replaces the default one, and in a dataset it has in the catalogue too, source, layout,
+    files, palette, structures, splits and preprocess.intensity do: two sources or two ways to split are none.
+    """
+    if "experiment" in overlay:
+        config["experiment"] = deepcopy(overlay["experiment"])
+    for name, block in overlay.get("datasets", {}).items():
+        own = config["datasets"][name]
+        for key in {"source", "layout", "files", "palette", "structures", "splits"} & block.keys():
+            own[key] = deepcopy(block[key])
+        if "files" in block and "layout" not in block and {"image", "label"} & block["files"].keys():
+            own.pop("layout", None)
+        if "intensity" in block.get("preprocess", {}):
+            own["preprocess"]["intensity"] = deepcopy(block["preprocess"]["intensity"])
 
 
 def explain(error: ValidationError) -> str:
