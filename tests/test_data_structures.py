@@ -85,7 +85,7 @@ def test_the_part_that_no_later_region_has_stands_for_a_region():
 STRUCTURES = st.lists(st.sets(st.integers(1, 7), min_size=1, max_size=5), min_size=1, max_size=5)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(STRUCTURES, st.integers(0, 2**32 - 1))
 def test_regions_of_a_reference_come_back_as_its_classes(members, seed):
     structures = {f"s{number}": sorted(values) for number, values in enumerate(members)}
@@ -104,7 +104,7 @@ def test_regions_of_a_reference_come_back_as_its_classes(members, seed):
     np.testing.assert_array_equal(label_of_regions(inside, regions), reference)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STRUCTURES)
 def test_every_prediction_can_be_written(members):
     """Whatever regions are predicted, a voxel in one of them is no background, and the label lies in a region of them."""
