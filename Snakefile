@@ -49,7 +49,7 @@ rule check:
             "results/data/{dataset}/cases.csv", dataset=config.get("dataset", config["experiment"]["datasets"])
         ),
     message:
-        "Sound; open in a browser: {input.pages}"
+        "Open in a browser: {input.pages}"
 
 
 rule claims:

@@ -18,10 +18,12 @@ from PIL import Image
 from snakemake.utils import update_config, validate
 
 from lib.config import check_meaning, replace_blocks
+from lib.data.certificate import certify
 from lib.data.check import check_cases, require_sound
 from lib.data.download import remote_files
 from lib.data.formats import read_image
 from lib.data.index import index_cases
+from lib.data.split import split_patients
 
 SCHEMA = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 CONFIG = {}
@@ -96,10 +98,10 @@ def test_the_yaml_of_the_pages_works(content, listing, contents, tmp_path, monke
         if {"url", "urls"} & block["source"].keys():
             assert remote_files(block["source"], name)
         if listing:
-            try_files(name, block, listing, contents)
+            try_files(name, block, listing, contents, "splits" in overlay["datasets"][name])
 
 
-def try_files(name: str, block: dict, listing: str, contents: dict[str, str]) -> None:
+def try_files(name: str, block: dict, listing: str, contents: dict[str, str], splits_shown: bool) -> None:
     """Make the files that the page shows, and hold the cases to what it says of them."""
     lines = [re.fullmatch(r"(\S+)(?:\s+case (\S+), patient (\S+))?", line) for line in listing.splitlines()]
     assert all(lines), listing
@@ -132,6 +134,8 @@ def try_files(name: str, block: dict, listing: str, contents: dict[str, str]) ->
     check = check_cases(cases, block, name)
     require_sound(check)
     assert len(check["cases"]) == len(cases) and not check["near_duplicates"]["pairs"]
+    if splits_shown:
+        certify(cases, check, {"dataset": name} | split_patients(cases, block["splits"], check["groups"]))
 
 
 def write(path: str, array: np.ndarray, affine: np.ndarray, palette: dict | None = None) -> None:

@@ -120,6 +120,18 @@ def blank(monkeypatch) -> None:
     monkeypatch.setattr(report, "_png", lambda figure: base64.b64encode(buffer.getvalue()).decode())
 
 
+def test_how_the_patients_would_be_divided(cases, blank):
+    text = page(cases, block()).words()
+    assert "The patients cannot be divided, and nothing is trained until they can: splits: there are 2 patients" in text
+    assert "Folds" not in text
+    several = [replace(case, case=f"{case.case}{n}", patient=f"p{n}{case.case}") for n in range(2) for case in cases]
+    settings = block(splits={"folds": 3, "validation": 0.5}, structures={"rv": 1, "wall": [2, 3]})
+    text = report.build_check_page(check_cases(several, settings, "hearts"), several, settings)
+    assert "same image under the patients" in text  # each is there twice, which is not for the split to judge
+    assert "<dt>Folds</dt><dd>3; patients that train 2, validate 2, test 2</dd>" in text
+    assert "divided" not in text
+
+
 def test_a_sound_dataset(cases):
     text = page(cases, block()).words()
     assert "Yes: 3 cases of 2 patients can be used." in text

@@ -14,6 +14,8 @@ import numpy as np
 from markupsafe import Markup
 
 from lib.data.cases import Case
+from lib.data.split import PARTS, split_patients
+from lib.errors import BadInput
 from lib.figures import cases as case_figure
 
 HERE = Path(__file__).parent
@@ -47,6 +49,7 @@ def build_check_page(check: dict, cases: list[Case], block: dict) -> str:
         used_patients=len({row["patient"] for row in rows}),
         fields=_fields(cases),
         facts=_facts(rows),
+        split=_split([by_name[row["case"]] for row in rows], block.get("splits", {}), check["groups"]),
         structures=[_structure(name, values, rows) for name, values in structures.items()],
         channels=_channels(rows),
         store_mb=sum(_stored_bytes(row, block["preprocess"]) for row in rows) / 1e6,
@@ -88,6 +91,18 @@ def _facts(rows: list[dict]) -> dict[str, str]:
 
 def _numbers(text: str) -> list[float]:
     return [float(part) for part in re.findall(r"\d[\d.]*", text)]
+
+
+def _split(cases: list[Case], settings: dict, groups: dict[str, str]) -> dict[str, str]:
+    """How the settings of the splits divide the patients, were they dealt now, or why they cannot."""
+    try:
+        folds = split_patients(cases, settings, groups)["folds"]
+    except BadInput as error:
+        return {"fault": str(error), "folds": ""}
+    sizes = [[len(fold[part]) for fold in folds] for part in PARTS]
+    ranges = [f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}" for n in sizes]
+    train, validation, test = ranges
+    return {"fault": "", "folds": f"{len(folds)}; patients that train {train}, validate {validation}, test {test}"}
 
 
 def _channels(rows: list[dict]) -> list[dict]:
