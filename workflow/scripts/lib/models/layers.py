@@ -120,14 +120,17 @@ def check_size(architecture: str, x: Tensor, minimum: int, batch_norm_at_bottom:
     With `batch_norm_at_bottom` a single image of exactly that size raises too: shrunk by `minimum` it would be one
     value per channel, which has no standard deviation in training.
     """
-    size = " × ".join(map(str, x.shape[2:]))
     if min(x.shape[2:]) < minimum:
         raise BadInput(
             f"The architecture '{architecture}' needs at least {minimum} pixels along every axis, but its "
-            f"input has {size}. Use larger patches (or fewer stages, if it has them)."
+            f"input has {_times(x)}. Use larger patches (or fewer stages, if it has them)."
         )
     if batch_norm_at_bottom and len(x) == 1 and max(x.shape[2:]) == minimum:
         raise BadInput(
-            f"The architecture '{architecture}' cannot train on a batch of 1 with {size} pixels: one value per channel "
-            "would be left for its batch normalisation. Use larger patches or batches."
+            f"The architecture '{architecture}' cannot train on a batch of 1 with {_times(x)} pixels: one value per "
+            "channel would be left for its batch normalisation. Use larger patches or batches."
         )
+
+
+def _times(x: Tensor) -> str:
+    return " × ".join(map(str, x.shape[2:]))
