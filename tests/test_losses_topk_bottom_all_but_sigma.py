@@ -11,6 +11,7 @@ from scipy import ndimage
 from lib.errors import BadInput
 from lib.losses import build_loss
 from lib.losses.topk_bottom_all_but_sigma import envelope, image_weights, pixel_weights
+from lib.models import build_model
 
 NAME = "topk_bottom_all_but_sigma"
 SHAPES = [(4, 4, 13, 10), (3, 4, 6, 7, 9)]
@@ -201,6 +202,34 @@ def test_dropped_pixels_and_flipped_labels(contrast, drop, precision, recall):
     hits = (dropped & flipped).sum()
     found = hits / dropped.sum(), hits / flipped.sum()
     assert found == pytest.approx((precision, recall), abs=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contrast", [4, 2])
+def test_dropped_pixels_of_a_network_that_learnt_from_the_wrong_labels(contrast):
+    """A small U-Net sees what single pixels do not tell. Measured precision (= recall: as many are dropped as flipped) of
+    the 3 % largest losses after training: 0.76 and 0.75 with cross-entropy, 0.91 and 0.90 with the envelope; pixels that
+    agree with the true labels: 98.5 % and 99.4 %."""
+    logits, target, flipped = flipped_labels(contrast)
+    image = (logits[:, 1:] / contrast + contrast / 2).float()
+    precision, agreement = {}, {}
+    for name in ("cross_entropy", NAME):
+        torch.manual_seed(0)
+        network = build_model({"name": "unet", "width": 4}, 1, 2, 2)
+        loss = build_loss({"name": name} | ({"keep_images": 1, "drop_pixels": 0.03} if name == NAME else {}))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss(network(image), target).backward()
+            optimizer.step()
+        with torch.no_grad():
+            output = network(image)
+        each = F.cross_entropy(output, target, reduction="none").flatten(1)
+        dropped = pixel_weights(each, 0.03, "fraction", 0).reshape(target.shape).numpy() < 0.5
+        precision[name] = (dropped & flipped).sum() / dropped.sum()
+        agreement[name] = (output.argmax(1).numpy() == (target.numpy() ^ flipped)).mean()
+    assert precision[NAME] > 0.85 and precision[NAME] > precision["cross_entropy"] + 0.08
+    assert agreement[NAME] > 0.99 and agreement[NAME] > agreement["cross_entropy"] + 0.005
 
 
 # Recipes
