@@ -79,7 +79,7 @@ def library_files(pattern):
 
 
 def of_dataset(wildcards, *keys):
-    """Some keys of the dataset's configuration, as a rule parameter: other keys do not rerun the rule."""
+    """Some keys of the dataset's configuration, as a rule parameter; other keys do not rerun the rule."""
     dataset = config["datasets"][wildcards.dataset]
     return {key: dataset[key] for key in keys if key in dataset}
 
