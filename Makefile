@@ -9,7 +9,7 @@ SNAKEMAKE = $(BIN)/python -m snakemake $(if $(filter-out 0,$(GPUS)),--resources 
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs slurm architectures lock clean
+.PHONY: help demo test check format docs slurm lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -38,10 +38,9 @@ format: .venv/installed ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-docs: .venv/installed ## the page of all configuration keys, from the schema
+docs: .venv/installed ## write what is generated of docs/: keys of the configuration, losses, architectures and their cost
 	$(BIN)/python docs/configuration.py
-
-architectures: .venv/installed ## write the cost table and the descriptions of docs/architectures.md
+	$(BIN)/python docs/losses.py
 	$(BIN)/python benchmarks/architectures.py
 
 slurm: .venv/installed ## add the Slurm plug-in (only where there is a Slurm: it slows every call elsewhere)

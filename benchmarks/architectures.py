@@ -1,6 +1,6 @@
 """Parameters, FLOPs and training memory of the catalogue's architectures, and their docstrings: docs/architectures.md.
 
-    .venv/bin/python benchmarks/architectures.py          # or `make architectures`
+    .venv/bin/python benchmarks/architectures.py          # or `make docs`
 
 Nothing is computed and nothing is measured: the networks run on tensors without numbers, so the table is the same on
 every machine. What a training really took on a GPU or CPU is in the cost table of its report.
@@ -24,7 +24,7 @@ from lib.models import CONTEXT, MODELS, build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architectures.md"
-BEGIN, END = "<!-- table: make architectures -->\n", "<!-- end of table -->\n"
+BEGIN, END = "<!-- table: make docs -->\n", "<!-- end of table -->\n"
 PATCHES = {2: (256, 256), 3: (96, 96, 96)}
 CHANNELS, CLASSES = 1, 4
 MIB = 2**20

@@ -22,6 +22,10 @@ PACKAGES = (
     "nilearn",
     "matplotlib",
     "snakemake",
+    "monai",
+    "einops",
+    "pillow",
+    "simpleitk",
 )
 
 # Modules that watch a job and cannot change its result: an edit of them must not void a week of training.

@@ -73,7 +73,8 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
         if not exempt:
             signatures[case.case] = signature(image[0])
         rows[case.case] = {
-            **asdict(case),
+            **{key: value for key, value in asdict(case).items() if key != "labels"},
+            "label_files": case.labels,
             "shape": list(geometry.shape),
             "spacing": [round(float(side), 6) for side in geometry.spacing],
             "unit": geometry.unit,
