@@ -166,7 +166,7 @@ def report_config():
         "experiment": experiment,
         "datasets": {name: config["datasets"][name] for name in experiment["datasets"]},
         "architectures": {name: config["architectures"][name] for name in recipes["architecture"]},
-        "losses": {name: config["losses"][name] for name in recipes["loss"]},
+        "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"]},
         "conditions": {name: config["conditions"][name] for name in experiment["conditions"]},
         "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
         "claims": CLAIMS,

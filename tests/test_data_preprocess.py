@@ -7,6 +7,8 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from lib.data.cases import Case
@@ -379,3 +381,36 @@ def test_overlapping_structures_are_regions(tmp_path):
     probabilities = np.stack([label > 0, label == 1]).astype(np.float32)
     back = restore(probabilities, opened.meta["cases"]["p_1"]["geometry"], opened.meta["regions"])
     assert np.array_equal(back, label)
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    orientation=st.sampled_from(ORIENTATIONS),
+    spacing=st.tuples(*[st.floats(0.3, 6)] * 3),
+    targets=st.tuples(*[st.none() | st.floats(0.5, 5)] * 3),
+    slices=st.sampled_from(["axial", "coronal", "sagittal", None]),
+    crop=st.sampled_from(["nonzero", None]),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_geometry_comes_back(shape, orientation, spacing, targets, slices, crop, seed):
+    rng = np.random.default_rng(seed)
+    inside = rng.random(shape) < 0.3
+    geometry = Geometry(shape, affine_of(orientation, list(spacing)), "mm")
+    asked = SETTINGS | {"spacing": list(targets), "slices": slices, "crop": crop}
+    planned = plan(inside, geometry, asked)
+    extent = [n * s for n, s in zip(planned["stored"], planned["spacing"], strict=True)]
+    sides = [(high - low) * spacing[axis] for axis, (low, high) in enumerate(planned["crop"])]
+    assert extent == pytest.approx([sides[axis] for axis in planned["axes"]]), "the field of view is kept"
+    constant = restore(np.stack([np.zeros(planned["stored"]), np.ones(planned["stored"])]), planned)
+    assert constant.shape == shape
+    if crop == "nonzero":
+        assert constant[inside].all(), "nothing of the image is outside the crop"
+    else:
+        assert constant.all()
+    if targets == (None, None, None):
+        label = rng.integers(0, 3, planned["stored"]).astype(np.uint8)
+        back = restore(one_hot(label, 3), planned)
+        assert np.array_equal(np.bincount(back.ravel(), minlength=3)[1:], np.bincount(label.ravel(), minlength=3)[1:])
+        values = rng.normal(size=(4, *planned["stored"])).astype(np.float32)
+        assert np.array_equal(restore(values, planned), restore(one_hot(values.argmax(0), 4), planned))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -160,3 +166,30 @@ def test_volumes_with_channels_mask_regions_and_a_spacing_of_the_fold(tmp_path):
     assert np.allclose(prediction.affine, image.affine)
     assert set(np.unique(np.asarray(prediction.dataobj))) <= {0, 1, 2, 4}
     assert pd.Series(scores["value"]).notna().all()
+
+
+def test_a_dataset_is_downloaded_unpacked_and_checked(tmp_path):
+    project = Project(tmp_path / "project", {})
+    pictures(tmp_path / "served/wounds")
+    archive = Path(shutil.make_archive(str(tmp_path / "served/wounds"), "zip", tmp_path / "served", "wounds"))
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        block = {
+            "source": {"url": f"http://127.0.0.1:{server.server_port}/wounds.zip"},
+            "files": {"image": "wounds/{patient}_{shot}.png", "label": "wounds/{patient}_{shot}_mask.png"},
+            "palette": {1: [128, 0, 0]}, "structures": {"wound": 1}, "check": {"on_error": "drop"},
+        }  # fmt: skip
+        project.configure({"datasets": {"wounds": block}, "dataset": "wounds"})
+        project.snakemake("check")
+        lock = (project.folder / "config/downloads.lock.json").read_text()
+        assert hashlib.sha256(archive.read_bytes()).hexdigest() in lock
+        assert "wound" in (project.folder / "results/data/wounds/check.html").read_text()
+        server.shutdown()
+    shutil.rmtree(project.folder / "results/data")
+    project.snakemake("check")  # from the cache: the server is gone
+    archive.write_bytes(b"other")
+    block["source"]["sha256"] = "0" * 64
+    project.configure({"datasets": {"wounds": block}, "dataset": "wounds"})
+    run = project.snakemake("check", check=False)
+    assert run.returncode != 0 and "sha256" in run.stdout and "0000" in run.stdout
