@@ -227,8 +227,8 @@ rule preprocess:
         "../envs/segcross.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         block=lambda wildcards: of_dataset(wildcards, "structures", "palette", "ignore", "preprocess"),
         condition=lambda wildcards: config["conditions"][wildcards.condition],

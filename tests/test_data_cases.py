@@ -53,6 +53,9 @@ def test_the_table_has_one_row_per_case_and_one_column_per_file(tmp_path):
     again = read_index(tmp_path / "index.csv")
     assert again == [cases[1], cases[0]]
     assert list(again[0].images) == ["flair", "t1"]  # the order of the channels
+    write_index(tmp_path / "hashed.csv", cases, {"a": "12", "b": "34"})
+    assert read_index(tmp_path / "hashed.csv") == again
+    assert pd.read_csv(tmp_path / "hashed.csv")["data:sha256"].tolist() == [12, 34]
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=6)

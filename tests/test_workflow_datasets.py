@@ -136,6 +136,18 @@ def test_a_condition_changes_training_data_and_records_how_much(flat):
     assert "2 training" in log or "3 training" in log or "4 training" in log  # cases of two patients
 
 
+def test_a_corrected_mask_is_trained_on_also_when_the_check_ran_first(flat):
+    file = flat.folder / "data/wounds/0_a_mask.png"
+    file.touch()
+    flat.snakemake("check")
+    assert "preprocess" not in flat.planned(), "the same pixels, written again"
+    mask = np.asarray(Image.open(file)).copy()
+    mask[:, ::2] = 0
+    Image.fromarray(mask).save(file)
+    flat.snakemake("check")
+    assert {"preprocess": 2, "train": 4, "evaluate": 4}.items() <= flat.planned().items()
+
+
 def test_volumes_with_channels_mask_regions_and_a_spacing_of_the_fold(tmp_path):
     project = Project(tmp_path, {})
     volumes(tmp_path / "data/tumours")

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lib.data.cases import read_index, write_index
-from lib.data.check import require_sound
+from lib.data.check import case_hash, require_sound
 from lib.files import read_json
 from lib.log import logged
 
@@ -18,6 +18,6 @@ if __name__ == "__main__":
             print(f"warning: {warning}")
         for entry in check["dropped"]:
             print(f"left out: {entry['case']}: {'; '.join(entry['reasons'])}")
-        sound = {entry["case"] for entry in check["cases"]}
-        write_index(snakemake.output.cases, [c for c in read_index(snakemake.input.index) if c.case in sound])
+        sound = {entry["case"]: case_hash(entry) for entry in check["cases"]}
+        write_index(snakemake.output.cases, [c for c in read_index(snakemake.input.index) if c.case in sound], sound)
         print(f"{len(sound)} cases are used")

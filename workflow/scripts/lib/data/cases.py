@@ -33,13 +33,18 @@ class Case:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-def write_index(path: str | Path, cases: list[Case]) -> None:
-    """Write index.csv, one row per case, sorted by case: case, patient, fields, image:NAME, label:NAME, mask."""
+def write_index(path: str | Path, cases: list[Case], hashes: dict[str, str] | None = None) -> None:
+    """Write index.csv, one row per case, sorted by case: case, patient, fields, image:NAME, label:NAME, mask.
+
+    `hashes`: of each case's data, as a column that `read_index` skips. With them the table changes whenever an image
+    or label map does, so that what was made from it is made anew.
+    """
     rows = [
         {"case": c.case, "patient": c.patient, **c.fields}
         | {f"image:{name}": file for name, file in c.images.items()}
         | {f"label:{name}": file for name, file in c.labels.items()}
         | ({"mask": c.mask} if c.mask else {})
+        | ({"data:sha256": hashes[c.case]} if hashes else {})
         for c in sorted(cases, key=lambda c: c.case)
     ]
     write_table(path, pd.DataFrame(rows, dtype=str).fillna(""))

@@ -18,6 +18,7 @@ from lib.errors import BadInput
 from lib.provenance import value_hash
 
 LISTED = 3  # problems of one kind in a message
+HASHED = ("case", "patient", "shape", "image_sha256", "label_sha256", "mask_sha256", "affine")
 
 
 def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
@@ -106,7 +107,6 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             for a, b, alike in pairs
         ]
     grouped = groups([(a["patient"], b["patient"]) for a, b, _ in pairs])
-    keys = ("case", "patient", "shape", "image_sha256", "label_sha256", "mask_sha256", "affine")
     return {
         "dataset": dataset,
         "cases": kept,
@@ -128,8 +128,13 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
         },
         "groups": grouped if settings["near_duplicates"]["action"] == "group" else {},
         "seconds_per_case": round((time.monotonic() - started) / len(cases), 3),
-        "data_hash": value_hash([[row[key] for key in keys] for row in kept]),
+        "data_hash": value_hash([[row[key] for key in HASHED] for row in kept]),
     }
+
+
+def case_hash(row: dict) -> str:
+    """Hash of what a row of check.json says of a case's voxels and where they lie."""
+    return value_hash([row[key] for key in HASHED])
 
 
 def require_sound(check: dict, page: str = "") -> None:
