@@ -357,6 +357,26 @@ def test_statistics_of_the_fold_come_from_its_training_patients_alone(tmp_path):
         assert other.meta["cases"][case] == opened.meta["cases"][case]
 
 
+def test_ignored_voxels_tell_nothing_of_the_intensities_of_structures(tmp_path):
+    image, labels = phantom((8, 9, 6), [1, 1, 1])
+    asked = block({"intensity": "ct", "slices": None}, ignore=[200])
+    clean = preprocess([save_case(tmp_path, image, labels, np.eye(4))], tmp_path / "clean", asked, training=["p_1"])
+    labels[0], image[0] = 200, 1e6  # metal, say
+    ignored = preprocess([save_case(tmp_path, image, labels, np.eye(4))], tmp_path / "store", asked, training=["p_1"])
+    assert np.array_equal(ignored.image("p_1")[:, 1:], clean.image("p_1")[:, 1:])
+
+
+def test_the_predicted_image_of_a_case_is_no_file_of_another(tmp_path):
+    image, labels = phantom((8, 9, 6), [1, 1, 1])
+    cases = [save_case(tmp_path, image + n, labels, np.eye(4), name) for n, name in enumerate(("p", "p.test"))]
+    noise = {"image": {"kind": "gaussian", "strength": 0.3, "parts": ["test"]}}
+    asked = block({"intensity": "none", "slices": None})
+    opened = preprocess(cases, tmp_path / "store", asked, noise)
+    assert np.array_equal(opened.image("p.test")[0], image + 1)
+    assert not np.array_equal(opened.image("p", "test")[0], image)
+    assert not np.array_equal(opened.image("p", "test"), opened.image("p.test"))
+
+
 def test_n4_takes_a_bias_field_away(tmp_path):
     image, labels = phantom((40, 40, 16), [1, 1, 1])
     x = np.linspace(-1, 1, 40)[:, None, None]

@@ -26,9 +26,7 @@ if __name__ == "__main__":
             {"dataset": snakemake.wildcards.dataset, "condition": snakemake.wildcards.condition},
             wanted.block,
             wanted.condition,
-            cases_of(read_json(snakemake.input.splits), int(scope.removeprefix("-fold")), "train", few)
-            if scope
-            else None,
+            training,
         )
         for case, entry in open_store(snakemake.output.store).meta["cases"].items():
             print(case, "shape", entry["shape"], "spacing", [round(side, 3) for side in entry["spacing"]])

@@ -56,7 +56,7 @@ def preprocess_cases(
             if seen["test_image"] is not None:
                 tested = seen | {"image": seen["test_image"]}
                 tested = [_to_stored(channel, plans) for channel in _normalised(tested, settings, fingerprint, case)]
-                np.save(temporary / f"{case.case}.test.image.npy", np.stack(tested))
+                np.save(temporary / f"{case.case}.image.test.npy", np.stack(tested))
             channels.add(len(image))
             voxels = np.bincount(label.ravel(), minlength=IGNORE + 1)
             entries[case.case] = {
@@ -177,9 +177,8 @@ def _fingerprint(cases: list[Case], names: dict, block: dict, condition: dict) -
         seen = _read(case, names, block, condition)
         order = np.argsort(io_orientation(seen["geometry"].affine)[:, 0])
         spacings.append(seen["geometry"].spacing[order])
-        voxels = seen["image"][
-            :, _classes_of_label(seen["label"], classes_of(block["structures"]), block["ignore"]) > 0
-        ]
+        labels = _classes_of_label(seen["label"], classes_of(block["structures"]), block["ignore"])
+        voxels = seen["image"][:, (labels > 0) & (labels != IGNORE)]
         samples.append(voxels[:, :: max(1, voxels.shape[1] // SAMPLED)])
     values = np.concatenate(samples, axis=1).astype(np.float64)
     if settings["intensity"] == "ct" and not values.size:

@@ -44,8 +44,8 @@ class Store:
         return {case: entry["patient"] for case, entry in self.meta["cases"].items()}
 
     def _open(self, case: str, kind: str, part: str) -> np.ndarray:
-        own = self.folder / f"{case}.{'test.' if part == 'test' else ''}{kind}.npy"
-        return np.load(own if part != "test" or own.exists() else self.folder / f"{case}.{kind}.npy", mmap_mode="r")
+        own = self.folder / f"{case}.{kind}.test.npy"
+        return np.load(own if part == "test" and own.exists() else self.folder / f"{case}.{kind}.npy", mmap_mode="r")
 
 
 def open_store(folder: str | Path) -> Store:
