@@ -176,6 +176,10 @@ def test_images_and_labels_of_a_source_folder_are_watched_and_nothing_else(tmp_p
     source = {"path": "nowhere", "manual": "Register at the hospital."}
     with pytest.raises(BadInput, match=r"hearts: source: path: the folder 'nowhere' does not exist .*\n.*Register at"):
         folder_state("hearts", dataset | {"source": source})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/.DS_Store").touch()
+    with pytest.raises(BadInput, match=r"is empty .*\n.*Register at"):
+        folder_state("hearts", dataset | {"source": source | {"path": str(tmp_path / "empty")}})
 
 
 def test_profiles_agree_with_the_configuration():

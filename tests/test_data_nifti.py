@@ -136,6 +136,11 @@ def test_corrupted_stream(tmp_path):
     data[len(data) // 2 + 1] ^= 0xFF
     (tmp_path / "a.nii.gz").write_bytes(data)
     assert "cannot be read to the end" in reason(tmp_path / "a.nii.gz")
+    data = bytearray(save(tmp_path / "a.nii.gz", noise).read_bytes())
+    data[-6] ^= 1  # of the checksum at the end
+    for name in ("a.nii.gz", "A.NII.GZ"):
+        (tmp_path / name).write_bytes(data)
+        assert "CRC check failed" in reason(tmp_path / name)
 
 
 def test_unsupported_voxels_and_dimensions(tmp_path):

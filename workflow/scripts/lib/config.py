@@ -111,8 +111,8 @@ def folder_state(name: str, dataset: dict) -> str:
     if "path" not in source:
         return ""
     folder = Path(source["path"]).expanduser()
-    if not folder.is_dir() or not any(folder.iterdir()):
-        from lib.data.download import require_folder
+    if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
+        from lib.data.download import require_folder  # requests takes a while to import
 
         require_folder(source, name)
     try:

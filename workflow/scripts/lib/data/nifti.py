@@ -23,7 +23,7 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     image = _open(path)
     try:
-        if isinstance(image, nib.Nifti1Image) and str(path).endswith(".gz"):
+        if isinstance(image, nib.Nifti1Image) and str(path).lower().endswith(".gz"):
             # nibabel stops before the end of the stream and would miss its checksum
             image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
         array = np.asanyarray(image.dataobj)
