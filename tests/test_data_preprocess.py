@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from lib.data.cases import Case
@@ -375,6 +376,16 @@ def test_the_predicted_image_of_a_case_is_no_file_of_another(tmp_path):
     assert np.array_equal(opened.image("p.test")[0], image + 1)
     assert not np.array_equal(opened.image("p", "test")[0], image)
     assert not np.array_equal(opened.image("p", "test"), opened.image("p.test"))
+
+
+@pytest.mark.parametrize("asked", [{"slices": "coronal"}, {"slices": "sagittal"}, {"bias_field": "n4"}])
+def test_what_is_for_volumes_is_refused_for_pictures(tmp_path, asked):
+    for name, array in (("a.png", np.arange(1, 31).reshape(5, 6)), ("a_mask.png", np.eye(5, 6))):
+        Image.fromarray(array.astype(np.uint8)).save(tmp_path / name)
+    case = Case("a", "a", {"image": f"{tmp_path}/a.png"}, {"label": f"{tmp_path}/a_mask.png"})
+    ((key, value),) = asked.items()
+    with pytest.raises(BadInput, match=rf"a.png: preprocess.{key}: {value} is for volumes; leave it out"):
+        preprocess([case], tmp_path / "store", block(asked, structures={"s": 1}))
 
 
 def test_n4_takes_a_bias_field_away(tmp_path):

@@ -148,6 +148,11 @@ def _read(case: Case, names: dict, block: dict, condition: dict) -> dict:
     """Arrays of a case as a training sees them, and `test_image` where prediction sees another image."""
     settings = block["preprocess"]
     image, geometry = load_image(case, settings["colour"])
+    if geometry.unit == "px" and geometry.shape[2] == 1:
+        for key, useless in (("slices", ("coronal", "sagittal")), ("bias_field", ("n4",))):
+            if settings[key] in useless:
+                path = next(iter(case.images.values()))
+                raise BadInput(f"{path}: preprocess.{key}: {settings[key]} is for volumes; leave it out for pictures")
     label, _ = load_label(case, block["structures"], block["palette"])
     inside = load_mask(case)[0] if case.mask else (image != 0).any(axis=0)
     about = geometry.spacing, block["structures"], geometry.unit, block["ignore"]
