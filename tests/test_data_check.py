@@ -101,7 +101,7 @@ def test_sound_cases_are_described(cases):
     first = result["cases"][0]
     assert set(first) == {
         "case", "patient", "images", "labels", "mask", "fields", "shape", "spacing", "unit", "orientation", "affine",
-        "channels", "intensity", "image_sha256", "label_sha256", "mask_sha256",
+        "channels", "intensity", "image_sha256", "label_sha256", "mask_sha256", "label_files",
     }  # fmt: skip
     assert [row["case"] for row in result["cases"]] == ["a_1", "a_2", "b_1"]
     assert (first["patient"], first["images"], first["mask"]) == ("a", cases[0].images, None)
