@@ -99,7 +99,7 @@ rule check_cases:
         "../envs/segcross.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000,
         runtime=240,
     params:
         block=lambda wildcards: of_dataset(wildcards, "source", "structures", "palette", "ignore", "check")
@@ -154,6 +154,7 @@ rule write_check:
         mem_mb=2000,
         runtime=30,
     params:
+        benchmark="results/benchmarks/check_cases/{dataset}.tsv",
         block=lambda wildcards: config["datasets"][wildcards.dataset],
         code=code("write_check", *library_files("report/check.*"), *library_files("report/report.css")),
     script:

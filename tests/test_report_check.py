@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
 
 def page(cases: list[Case], settings: dict) -> Page:
-    html = build_check_page(check_cases(cases, settings, "hearts"), cases, settings)
+    html = build_check_page(check_cases(cases, settings, "hearts"), cases, settings, 3.0)
     assert html.lstrip().lower().startswith("<!doctype html>")
     for outside in ("http://", "https://", "@import", "url(", "<script", "<iframe"):
         assert outside not in html
@@ -126,7 +126,7 @@ def test_how_the_patients_would_be_divided(cases, blank):
     assert "Folds" not in text
     several = [replace(case, case=f"{case.case}{n}", patient=f"p{n}{case.case}") for n in range(2) for case in cases]
     settings = block(splits={"folds": 3, "validation": 0.5}, structures={"rv": 1, "wall": [2, 3]})
-    text = report.build_check_page(check_cases(several, settings, "hearts"), several, settings)
+    text = report.build_check_page(check_cases(several, settings, "hearts"), several, settings, 3.0)
     assert "same image under the patients" in text  # each is there twice, which is not for the split to judge
     assert "<dt>Folds</dt><dd>3; patients that train 2, validate 2, test 2</dd>" in text
     assert "divided" not in text
@@ -158,7 +158,7 @@ def test_the_picture_shows_cases_with_their_contours(cases):
 def test_the_page_is_reproducible(cases):
     settings = block()
     check = check_cases(cases, settings, "hearts")
-    assert build_check_page(check, cases, settings) == build_check_page(check, cases, settings)
+    assert build_check_page(check, cases, settings, 3.0) == build_check_page(check, cases, settings, 3.0)
 
 
 def test_problems_are_listed_with_advice(cases, blank):

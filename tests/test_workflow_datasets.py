@@ -197,11 +197,11 @@ def test_a_dataset_is_downloaded_unpacked_and_checked(tmp_path):
         lock = (project.folder / "config/downloads.lock.json").read_text()
         assert hashlib.sha256(archive.read_bytes()).hexdigest() in lock
         assert "wound" in (project.folder / "results/data/wounds/check.html").read_text()
+        shutil.rmtree(project.folder / "results/data")
+        archive.write_bytes(b"other")
+        project.snakemake("check")  # from the cache
+        block["source"]["sha256"] = "0" * 64
+        project.configure({"datasets": {"wounds": block}, "dataset": "wounds"})
+        run = project.snakemake("check", check=False)
+        assert run.returncode != 0 and "sha256" in run.stdout and "0000" in run.stdout
         server.shutdown()
-    shutil.rmtree(project.folder / "results/data")
-    project.snakemake("check")  # from the cache: the server is gone
-    archive.write_bytes(b"other")
-    block["source"]["sha256"] = "0" * 64
-    project.configure({"datasets": {"wounds": block}, "dataset": "wounds"})
-    run = project.snakemake("check", check=False)
-    assert run.returncode != 0 and "sha256" in run.stdout and "0000" in run.stdout

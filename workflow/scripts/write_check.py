@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from lib.data.cases import read_index
 from lib.files import atomic, read_json
 from lib.log import logged
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         check, cases = read_json(snakemake.input.check), read_index(snakemake.input.index)
-        html = build_check_page(check, cases, snakemake.params.block)
+        seconds = float(pd.read_csv(snakemake.params.benchmark, sep="\t")["s"].iloc[0])
+        html = build_check_page(check, cases, snakemake.params.block, seconds)
         with atomic(snakemake.output.page) as temporary:
             temporary.write_text(html, encoding="utf-8")
         print(f"open {snakemake.output.page} in a browser")

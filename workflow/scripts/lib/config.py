@@ -298,10 +298,10 @@ def _check_dataset(name: str, dataset: dict) -> None:
     values = {v for value in dataset["structures"].values() for v in (value if isinstance(value, list) else [value])}
     if both := sorted(values & set(dataset["ignore"])):
         raise BadInput(f"{where}: ignore: {both[0]} is a label of a structure too; remove it from one of them.")
-    if (
-        isinstance(labels := dataset.get("files", {}).get("label"), dict)
-        and labels.keys() != dataset["structures"].keys()
-    ):
+    labels = dataset.get("files", {}).get("label")
+    if isinstance(labels, dict) and "label" in labels:
+        raise BadInput(f"{where}: structures: 'label' would be taken for a whole label map; rename the structure.")
+    if isinstance(labels, dict) and labels.keys() != dataset["structures"].keys():
         raise BadInput(
             f"{where}: files: label: gives masks of {', '.join(labels)}, but structures are "
             f"{', '.join(dataset['structures'])}; both must name the same."

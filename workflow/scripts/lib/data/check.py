@@ -20,6 +20,8 @@ from lib.provenance import value_hash
 LISTED = 3  # problems of one kind in a message
 HASHED = ("case", "patient", "shape", "image_sha256", "label_sha256", "mask_sha256", "affine")
 
+MOST_PAIRS = 5  # of near duplicates per case; where there are more, the threshold tells nothing apart
+
 
 def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
     """Read every image and label map of `cases` and return what check.json holds; `require_sound` judges it.
@@ -106,6 +108,13 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             f"duplicates (correlation {alike:.3f}); remove one, or set check.near_duplicates.action to group or list"
             for a, b, alike in pairs
         ]
+    if len(pairs) > MOST_PAIRS * len(kept):
+        problems.append(
+            f"{len(pairs)} pairs of images of different patients are near duplicates by check.near_duplicates."
+            f"threshold: {settings['near_duplicates']['threshold']}; images of this kind are more alike than that, so "
+            "raise it, or write null"
+        )
+        pairs = pairs[: MOST_PAIRS * len(kept)]
     grouped = groups([(a["patient"], b["patient"]) for a, b, _ in pairs])
     return {
         "dataset": dataset,
@@ -127,7 +136,6 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             ],
         },
         "groups": grouped if settings["near_duplicates"]["action"] == "group" else {},
-        "seconds_per_case": round((time.monotonic() - started) / len(cases), 3),
         "data_hash": value_hash([[row[key] for key in HASHED] for row in kept]),
     }
 

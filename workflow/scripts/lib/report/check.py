@@ -23,9 +23,9 @@ SHOWN = 8  # cases in the picture, spread over the list
 PAIRS = 8  # of near duplicates in the picture
 
 
-def build_check_page(check: dict, cases: list[Case], block: dict) -> str:
+def build_check_page(check: dict, cases: list[Case], block: dict, seconds: float) -> str:
     """The page as self-contained HTML. check: contents of check.json; cases: of the index; block: the dataset's
-    configuration. The same inputs give the same page.
+    configuration; seconds: that the check took. The same inputs give the same page.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -53,7 +53,7 @@ def build_check_page(check: dict, cases: list[Case], block: dict) -> str:
         structures=[_structure(name, values, rows) for name, values in structures.items()],
         channels=_channels(rows),
         store_mb=sum(_stored_bytes(row, block["preprocess"]) for row in rows) / 1e6,
-        minutes=2 * check["seconds_per_case"] * len(rows) / 60,
+        seconds=seconds,
         picture=_png(case_figure.draw([by_name[row["case"]] for row in spread], [r["case"] for r in spread], *look)),
         pairs=_png(case_figure.draw([by_name[name] for name, _ in paired], [title for _, title in paired], *look))
         if paired
