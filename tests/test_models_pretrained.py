@@ -86,7 +86,11 @@ class _Code:
 
 
 def test_files_that_could_run_code_are_refused(tmp_path):
-    for name, content in (("code.pth", pickle.dumps({"a": _Code()}, protocol=2)), ("text.pth", b"not weights"), ("empty.pth", b"")):
+    for name, content in (
+        ("code.pth", pickle.dumps({"a": _Code()}, protocol=2)),
+        ("text.pth", b"not weights"),
+        ("empty.pth", b""),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadInput, match="cannot be read as a state_dict"):
             build(recipe_with(tmp_path / name))

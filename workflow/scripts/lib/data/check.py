@@ -114,7 +114,7 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
             f"threshold: {settings['near_duplicates']['threshold']}; images of this kind are more alike than that, so "
             "raise it, or write null"
         )
-        pairs = pairs[: MOST_PAIRS * len(kept)]
+        pairs = pairs[: int(MOST_PAIRS * len(kept))]
     grouped = groups([(a["patient"], b["patient"]) for a, b, _ in pairs])
     return {
         "dataset": dataset,
