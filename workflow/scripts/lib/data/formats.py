@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.data.patterns import PICTURES
 from lib.errors import BadInput
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 ITK = (".mha", ".mhd", ".nrrd")
 INTEGER_TOLERANCE = 1e-3  # a scaled integer label may come back as 2.9999
 

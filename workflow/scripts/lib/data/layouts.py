@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lib.data.patterns import EXTENSIONS, Listing, Pattern, close_to, is_image, read_table, some, split_name
+from lib.data.patterns import EXTENSIONS, PICTURES, Listing, Pattern, close_to, is_image, read_table, some, split_name
 from lib.errors import BadInput
 
 OPTIONS = {"nnunet": [], "msd": [], "bids": ["pipeline", "image", "label"], "folders": [], "csv": ["file"]}
 # Entities of BIDS that tell label maps apart, not images.
 OF_LABELS = {"space", "res", "den", "label", "desc", "seg", "atlas", "hemi"}
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 TEMPLATE = 'files: {image: "{patient}.nii.gz", label: "{patient}_seg.nii.gz"}'
 
 

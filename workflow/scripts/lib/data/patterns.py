@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from lib.errors import BadInput
 
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 EXTENSIONS = (
     *(".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".npz"),
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),

@@ -49,7 +49,7 @@ def preprocess_cases(
             label = np.zeros(plans["stored"], np.uint8)
             best = np.full(plans["stored"], -1, np.float32)
             for number in [*range(len(classes.names)), IGNORE]:
-                if number <= 1 or (labels == number).any():
+                if number == 0 or (labels == number).any():
                     _keep_largest(label, best, number, _to_stored((labels == number).astype(np.float32), plans))
             np.save(temporary / f"{case.case}.image.npy", image)
             np.save(temporary / f"{case.case}.label.npy", label)

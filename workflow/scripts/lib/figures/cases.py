@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib.data.cases import Case, load_image, load_label
+from lib.data.cases import Case, load_label
 from lib.figures import style
-from lib.figures.montage import Structures, choose_slice, outline, slice_axis, upright, upright_spacing
+from lib.figures.montage import Structures, choose_slice, load_shown, outline, slice_axis, upright, upright_spacing
 
 COLUMNS = 4
 SIDE = 46  # mm
@@ -51,9 +51,7 @@ def _slice(case: Case, structures: Structures, palette: dict | None, colour: str
 
     Labels are None, and the slice is the middle one, where the label map does not have the image's shape.
     """
-    channels, geometry = load_image(case, colour)
-    coloured = geometry.unit == "px" and len(channels) == 3
-    channels = [upright(channel, geometry) for channel in (channels if coloured else channels[:1])]
+    channels, geometry = load_shown(case, colour)
     label, spacing = load_label(case, structures, palette)[0], upright_spacing(geometry)
     through = slice_axis(channels[0].shape, spacing)
     label = upright(label, geometry) if label.shape == geometry.shape else None

@@ -119,6 +119,13 @@ def upright_spacing(geometry: Geometry) -> np.ndarray:
     return geometry.spacing[order]
 
 
+def load_shown(case: Case, colour: str | None = None) -> tuple[list[np.ndarray], Geometry]:
+    """The upright channels that a figure shows, three of a colour picture and else the first; the geometry."""
+    channels, geometry = load_image(case, colour)
+    coloured = geometry.unit == "px" and len(channels) == 3
+    return [upright(channel, geometry) for channel in (channels if coloured else channels[:1])], geometry
+
+
 def slice_axis(shape: tuple[int, ...], spacing: np.ndarray) -> int:
     """The axis across the slices that are shown: the coarsest, the one between acquired planes; the last for cubes."""
     if min(shape) == 1:
@@ -130,9 +137,7 @@ def _read(role, case, scores, predictions, structures, methods, palette, metric)
     """Everything one block shows: image plane, reference plane, window, aspect, and (plane, caption) per
     method.
     """
-    channels, geometry = load_image(case)
-    coloured = geometry.unit == "px" and len(channels) == 3
-    channels = [upright(channel, geometry) for channel in (channels if coloured else channels[:1])]
+    channels, geometry = load_shown(case)
     image = channels[0]
     reference, _ = load_label(case, structures, palette)
     shape = reference.shape

@@ -10,14 +10,13 @@ import base64
 import os
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 import yaml
 from markupsafe import Markup, escape
 
 from lib.figures import style
+from lib.report.templates import environment, file_text
 
-HERE = Path(__file__).parent
 LOG_LINES = 20
 RANKING_METRICS = ("dice", "nsd", "hd95", "assd", "iou")
 DESCRIBING_METRICS = ("precision", "recall", "rvd")
@@ -86,19 +85,13 @@ def build_report(
     """
     places = style.situations(ledger)
     units = scores.dropna(subset="unit").drop_duplicates("metric").set_index("metric")["unit"].to_dict()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "count": _count, "seconds": _seconds}
-    environment.filters["breakable"] = _breakable
-    return environment.get_template("report.html").render(
+    pages = environment()
+    pages.filters |= {"number": _number, "signed": _signed, "p": _p, "count": _count, "seconds": _seconds}
+    pages.filters["breakable"] = _breakable
+    return pages.get_template("report.html").render(
         experiment=experiment,
-        css=Markup((HERE / "report.css").read_text()),
-        script=Markup((HERE / "report.js").read_text()),
+        css=file_text("report.css"),
+        script=file_text("report.js"),
         states=_states(ledger),
         metric_names=style.METRIC_NAMES,
         places=[_place(place, ledger, ranking, comparisons, units, len(places) > 1) for place in places],

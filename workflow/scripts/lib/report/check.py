@@ -7,18 +7,15 @@ import io
 import math
 import re
 from collections import Counter
-from pathlib import Path
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from lib.data.cases import Case
 from lib.data.split import PARTS, split_patients
 from lib.errors import BadInput
 from lib.figures import cases as case_figure
+from lib.report.templates import environment, file_text
 
-HERE = Path(__file__).parent
 SHOWN = 8  # cases in the picture, spread over the list
 PAIRS = 8  # of near duplicates in the picture
 
@@ -27,39 +24,38 @@ def build_check_page(check: dict, cases: list[Case], block: dict, seconds: float
     """The page as self-contained HTML. check: contents of check.json; cases: of the index; block: the dataset's
     configuration; seconds: that the check took. The same inputs give the same page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows, by_name = check["cases"], {case.case: case for case in cases}
     structures = {name: v if isinstance(v, list) else [v] for name, v in block["structures"].items()}
     look = structures, block["palette"], block["preprocess"]["colour"]
     spread = [rows[at] for at in sorted({round(x) for x in np.linspace(0, len(rows) - 1, SHOWN)})] if rows else []
     pairs = check["near_duplicates"]["pairs"][:PAIRS]
     paired = [(name, f"{name} · {pair['similarity']:.3f}") for pair in pairs for name in pair["cases"]]
-    return environment.get_template("check.html").render(
-        css=Markup((HERE / "report.css").read_text()),
-        check=check,
-        block=block,
-        found=len(cases),
-        patients=len({case.patient for case in cases}),
-        used_patients=len({row["patient"] for row in rows}),
-        fields=_fields(cases),
-        facts=_facts(rows),
-        split=_split([by_name[row["case"]] for row in rows], block.get("splits", {}), check["groups"]),
-        structures=[_structure(name, values, rows) for name, values in structures.items()],
-        channels=_channels(rows),
-        store_mb=sum(_stored_bytes(row, block["preprocess"]) for row in rows) / 1e6,
-        seconds=seconds,
-        picture=_png(case_figure.draw([by_name[row["case"]] for row in spread], [r["case"] for r in spread], *look)),
-        pairs=_png(case_figure.draw([by_name[name] for name, _ in paired], [title for _, title in paired], *look))
-        if paired
-        else None,
-        rows=[_row(row, structures) for row in rows],
-        units=sorted({row["unit"] for row in rows}),
+    return (
+        environment()
+        .get_template("check.html")
+        .render(
+            css=file_text("report.css"),
+            check=check,
+            block=block,
+            found=len(cases),
+            patients=len({case.patient for case in cases}),
+            used_patients=len({row["patient"] for row in rows}),
+            fields=_fields(cases),
+            facts=_facts(rows),
+            split=_split([by_name[row["case"]] for row in rows], block.get("splits", {}), check["groups"]),
+            structures=[_structure(name, values, rows) for name, values in structures.items()],
+            channels=_channels(rows),
+            store_mb=sum(_stored_bytes(row, block["preprocess"]) for row in rows) / 1e6,
+            seconds=seconds,
+            picture=_png(
+                case_figure.draw([by_name[row["case"]] for row in spread], [r["case"] for r in spread], *look)
+            ),
+            pairs=_png(case_figure.draw([by_name[name] for name, _ in paired], [title for _, title in paired], *look))
+            if paired
+            else None,
+            rows=[_row(row, structures) for row in rows],
+            units=sorted({row["unit"] for row in rows}),
+        )
     )
 
 
