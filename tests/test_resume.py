@@ -61,7 +61,7 @@ def test_kill_9_and_sigterm(tmp_path):
 
     process = start(broken)
     store, fold = trainer.open_fold(broken)
-    checkpoints = tmp_path / "checkpoints" / trainer.training_identity(broken, store.meta, fold)
+    checkpoints = tmp_path / "checkpoints" / trainer.training_origin(broken, store.meta, fold)["identity"]
     wait_for(checkpoints / "checkpoint.pt", process)
     time.sleep(random.uniform(0, 0.2))
     process.kill()

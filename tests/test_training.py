@@ -171,7 +171,8 @@ def test_what_a_training_writes(tiny, capsys):
     cost = json.loads((tiny / "training/cost.json").read_text())
     assert list(cost) == [
         "wall_seconds", "iterations", "samples_per_second", "peak_memory_mb", "gpu_hours", "energy_kwh",
-        "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision", "code", "identity",
+        "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision", "code", "recipe", "data",
+        "identity",
     ]  # fmt: skip
     assert cost["iterations"] == 50 and cost["threads"] == 1 and cost["precision"] == "float32"
     assert cost["resumed"] == 0 and cost["resumed_elsewhere"] is False
@@ -322,7 +323,7 @@ def test_identity_covers_what_determines_the_training(tiny):
         job["cell"] = job["cell"] | (cell or {})
         job["protocol"] = job["protocol"] | (protocol or {})
         store, fold = trainer.open_fold(job)
-        return trainer.training_identity(job, store.meta, fold)
+        return trainer.training_origin(job, store.meta, fold)["identity"]
 
     same = identity()
     assert identity(protocol={"checkpoint_minutes": 1}) == same

@@ -14,7 +14,7 @@ from lib.status import cell_state
 
 COST = (
     "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
-    "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "identity",
+    "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "recipe", "data", "identity",
 )  # fmt: skip
 MADE_BY = ("hardware", "software")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")

@@ -46,9 +46,9 @@ def train_cell(job: dict) -> dict:
     protocol = job["protocol"]
     total, minutes = protocol["iterations"], protocol["checkpoint_minutes"]
     device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
-    training, identity = set_up(job, device)
+    training, origin = set_up(job, device)
     progress = training.progress
-    checkpoints = Path(job["checkpoints"]) / identity
+    checkpoints = Path(job["checkpoints"]) / origin["identity"]
     if checkpoint := load_checkpoint(checkpoints):
         training.restore(checkpoint)
         _say(f"resumed at iteration {progress.iteration} of {total}")
@@ -73,7 +73,7 @@ def train_cell(job: dict) -> dict:
                 if progress.iteration == total:
                     break
                 training.step()
-            cost = write_results(training, job, identity)
+            cost = write_results(training, job, origin)
     except Diverged:
         remove_checkpoints(checkpoints)  # resuming would only diverge again
         raise
@@ -82,8 +82,8 @@ def train_cell(job: dict) -> dict:
     return cost | {"validation_dice": progress.dice, "scored": protocol["score"]}
 
 
-def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
-    """Data, network, loss and optimiser at iteration 0, and the identity that names the checkpoints."""
+def set_up(job: dict, device: torch.device) -> tuple[Training, dict[str, str]]:
+    """Data, network, loss and optimiser at iteration 0, and their origin, whose identity names the checkpoints."""
     cell, protocol = job["cell"], job["protocol"]
     dims = len(protocol["patch"])
     store, fold = open_fold(job)
@@ -131,7 +131,7 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, str]:
         progress=Progress(fingerprint=fingerprint(device)),
         energy_kwh=energy_meter(device),
     )
-    return training, training_identity(job, store.meta, fold)
+    return training, training_origin(job, store.meta, fold)
 
 
 def open_fold(job: dict) -> tuple[Store, dict[str, list[str]]]:
@@ -191,20 +191,18 @@ def build_optimizer(protocol: dict, parameters: list[nn.Parameter]) -> torch.opt
     return torch.optim.SGD(parameters, lr=rate, momentum=protocol["momentum"], weight_decay=decay, fused=True)
 
 
-def training_identity(job: dict, meta: dict, fold: dict[str, list[str]]) -> str:
-    """SHA-256 over all that determines the training: code, the cell's configuration, data and split."""
-    return value_hash(
-        {
-            "code": job["code"],
-            "cell": job["cell"],
-            "model": job["model"],
-            "loss": job["loss"],
-            "protocol": {key: v for key, v in job["protocol"].items() if key != "checkpoint_minutes"},
-            "threads": job["threads"],
-            "structures": [meta["classes"], meta["values"], meta["regions"]],
-            "data": {part: [[case, meta["cases"][case]["sha256"]] for case in fold[part]] for part in sorted(fold)},
-        }
-    )
+def training_origin(job: dict, meta: dict, fold: dict[str, list[str]]) -> dict[str, str]:
+    """SHA-256 of what determines the training: code, recipe (cell and configuration), data; identity: of all three."""
+    protocol = {key: v for key, v in job["protocol"].items() if key != "checkpoint_minutes"}
+    origin = {
+        "code": job["code"],
+        "recipe": value_hash([job["cell"], job["model"], job["loss"], protocol, job["threads"]]),
+        "data": value_hash(
+            {part: [[case, meta["cases"][case]["sha256"]] for case in fold[part]] for part in sorted(fold)}
+            | {"structures": [meta["classes"], meta["values"], meta["regions"]]}
+        ),
+    }
+    return origin | {"identity": value_hash(origin)}
 
 
 @dataclass
@@ -414,7 +412,7 @@ class Training:
         return {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "scaler": self.scaler}
 
 
-def write_results(training: Training, job: dict, identity: str) -> dict:
+def write_results(training: Training, job: dict, origin: dict[str, str]) -> dict:
     """Write weights.pt, curve.csv and cost.json into the folder `job["output"]`; returns the costs."""
     training.measure()
     progress, protocol, model = training.progress, training.protocol, training.model
@@ -434,8 +432,7 @@ def write_results(training: Training, job: dict, identity: str) -> dict:
         "resumed_elsewhere": progress.resumed_elsewhere,
         "threads": job["threads"],
         "precision": protocol["precision"],
-        "code": job["code"],
-        "identity": identity,
+        **origin,
     }
     with atomic(job["output"]) as output:
         output.mkdir()
