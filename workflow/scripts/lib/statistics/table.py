@@ -31,6 +31,8 @@ class Situation:
     methods: pd.DataFrame  # method, architecture, loss
     metrics: list[str]
     structures: list[str]  # "mean" first
+    seeds: list[int]
+    patients: list[str]
     scores: np.ndarray  # (metrics, structures, methods, seeds, patients), NaN where there is no score
     folds: np.ndarray  # (patients,), the fold that tested each patient; folds that share patients count as one
     counts: dict[str, np.ndarray]  # n_cases, n_values, n_missed, …: (metrics, structures, methods)
@@ -153,6 +155,8 @@ def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situa
         methods=methods.reset_index(drop=True),
         metrics=metrics,
         structures=[MEAN, *names],
+        seeds=list(seeds),
+        patients=list(patients),
         scores=values,
         folds=folds,
         counts=counts,
