@@ -158,6 +158,18 @@ def prediction_job(wildcards):
     }
 
 
+def evaluation_job(wildcards):
+    return {
+        "cell": cell_of(wildcards),
+        **of_dataset(wildcards, "structures", "palette", "ignore"),
+        "tolerance": {
+            "mm": config["datasets"][wildcards.dataset]["tolerance_mm"],
+            "px": config["datasets"][wildcards.dataset]["tolerance_px"],
+        },
+        "code": code("evaluate", "lib.evaluation"),
+    }
+
+
 def report_config():
     """The part of the configuration that the experiment uses: what the report prints and depends on."""
     experiment = config["experiment"]

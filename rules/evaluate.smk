@@ -21,14 +21,6 @@ rule evaluate:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        job=lambda wildcards: {
-            "cell": cell_of(wildcards),
-            **of_dataset(wildcards, "structures", "palette", "ignore"),
-            "tolerance": {
-                "mm": config["datasets"][wildcards.dataset]["tolerance_mm"],
-                "px": config["datasets"][wildcards.dataset]["tolerance_px"],
-            },
-            "code": code("evaluate", "lib.evaluation"),
-        },
+        job=evaluation_job,
     script:
         "../workflow/scripts/evaluate.py"
