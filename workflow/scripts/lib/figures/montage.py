@@ -40,9 +40,17 @@ def draw(
     if not chosen:
         return style.notice("Montage: no case was scored.")
     known = {case.case: case for case in cases}
-    blocks = [
-        _read(role, known[name], scores, predictions, structures, methods, palette, metric) for role, name in chosen
-    ]
+    blocks = []
+    for role, name in chosen:
+        (block,) = read_planes(known[name], [structures], scores, predictions, structures, methods, palette, metric)
+        mean = scored_mean(scores, name, metric)
+        title = f"{role}: {name} · mean {style.METRIC_NAMES[metric]} of all methods {mean:.3f}"
+        blocks.append(block | {"title": f"{title}{block['where']}"})
+    return draw_blocks(blocks, structures, methods, style.METRIC_NAMES[metric])
+
+
+def draw_blocks(blocks: list[dict], structures: Structures, methods: list[str], metric: str) -> Figure:
+    """Blocks of `read_planes`, each with a `title`: image, reference, `methods`; metric: its name in the captions."""
     panels = 2 + len(methods)
     lines = -(-panels // 6)
     columns = -(-panels // lines)
@@ -65,8 +73,9 @@ def draw(
         _show(axes[1], block, block["reference"], structures, colours)
         axes[1].set_title("reference", fontsize=6.5, pad=2)
         for ax, method in zip(axes[2:], methods, strict=False):
-            labels, caption = block["methods"][method]
-            _show(ax, block, labels, structures, colours)
+            found = block["methods"][method]
+            caption = found["absent"] or f"{metric} {found['value']:.3f} (seed {found['seed']})"
+            _show(ax, block, found["labels"], structures, colours)
             ax.set_title(f"{style.wrapped(method, int(118 / columns))}\n{caption}", fontsize=6, pad=2, linespacing=1.15)
     handles = [Line2D([], [], color=colours[name], linewidth=2.5, label=name) for name in structures]
     box = {"frameon": True, "facecolor": "#3a3f45", "edgecolor": "none", "labelcolor": "white"}
@@ -133,61 +142,90 @@ def slice_axis(shape: tuple[int, ...], spacing: np.ndarray) -> int:
     return int(np.argmax(np.round(spacing, 3) * [1, 1, 1.0001]))
 
 
-def _read(role, case, scores, predictions, structures, methods, palette, metric) -> dict:
-    """Everything one block shows: image plane, reference plane, window, aspect, and (plane, caption) per
-    method.
+def scored_mean(scores: pd.DataFrame, case: str, metric: str) -> float:
+    """Mean of a case over structures, seeds and methods, without failed cells."""
+    rows = (scores["case"] == case) & (scores["metric"] == metric) & (scores["status"] != "failed")
+    return float(scores.loc[rows, "value"].mean())
+
+
+def prediction_folders(folders: list[str]) -> dict[tuple[str, int, int], Path]:
+    """Folders …/ARCHITECTURE/LOSS/foldF/seedS/predictions by (method, fold, seed)."""
+    found = {}
+    for folder in map(Path, folders):
+        architecture, loss, fold, seed, _ = folder.parts[-5:]
+        method = architecture if loss == "external" else f"{architecture}+{loss}"
+        found[method, int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = folder
+    return found
+
+
+def read_planes(
+    case: Case,
+    views: list[Structures],
+    scores: pd.DataFrame,
+    predictions: Mapping[tuple[str, int, int], Path],
+    structures: Structures,
+    methods: list[str],
+    palette: dict | None = None,
+    metric: str = style.PRIMARY,
+) -> list[dict]:
+    """What is shown of a case, one block for each of `views`: the structures that choose the slice.
+
+    A block: pixels (X, Y, 1 or 3) and window, reference (X, Y), methods {name: labels (X, Y) or None, absent (why),
+    fold, seed, value (mean over structures)}, pixel (sides), aspect, flip (x runs to the left), where (the slice, in
+    words). Everything in it is cropped alike. Volumes are read once for all views, one method after the other.
     """
     channels, geometry = load_shown(case)
-    image = channels[0]
-    reference, _ = load_label(case, structures, palette)
-    shape = reference.shape
-    reference = upright(reference, geometry)
-    spacing = upright_spacing(geometry)
-    through = slice_axis(image.shape, spacing)
+    volume, _ = load_label(case, structures, palette)
+    shape, spacing = volume.shape, upright_spacing(geometry)
+    volume = upright(volume, geometry)
+    through = slice_axis(channels[0].shape, spacing)
     plane_axes = [axis for axis in range(3) if axis != through]
-    at = choose_slice(np.moveaxis(reference, through, -1), structures)
+    positions = [choose_slice(np.moveaxis(volume, through, -1), view) for view in views]
 
-    def plane(volume: np.ndarray) -> np.ndarray:
-        return np.take(volume, at, axis=through)
+    def planes(array: np.ndarray) -> list[np.ndarray]:
+        return [np.take(array, at, axis=through) for at in positions]
 
     rows = scores[(scores["case"] == case.case) & (scores["metric"] == metric)]
-    shown = {method: _prediction(method, case, rows, predictions, shape) for method in methods}
-    shown = {m: (None if v is None else plane(upright(v, geometry)), caption) for m, (v, caption) in shown.items()}
-    foreground = np.isin(plane(reference), _labels(structures))
-    for labels, _ in shown.values():
-        if labels is not None:
-            foreground = foreground | np.isin(labels, _labels(structures))
-    crop = _crop(foreground)
-    pixels = np.stack([plane(channel)[crop].astype(float) for channel in channels], axis=-1)
-    finite = pixels[np.isfinite(pixels)]
-    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
-    window = (
-        low,
-        high + 0.2 * (high - low),
-    )  # the brightest tissue stays grey, so that light contours show on it
-    size = [n * spacing[axis] for n, axis in zip(pixels.shape[:2], plane_axes, strict=True)]
-    name = {0: "sagittal", 1: "coronal", 2: "axial"}[through]
-    over_methods = rows.loc[rows["status"] != "failed", "value"].mean()
-    mean = f"mean {style.METRIC_NAMES[metric]} of all methods {over_methods:.3f}"
-    where = "" if geometry.unit == "px" else f" · {name} slice {at + 1} of {image.shape[through]}"
-    return {
-        "title": f"{role}: {case.case} · {mean}{where}",
-        "pixels": pixels,
-        "window": window,
-        "pixel": [spacing[axis] for axis in plane_axes],
-        "aspect": size[1] / size[0],
-        # radiological: the patient's right on the viewer's left
-        "flip": plane_axes[0] == 0 and geometry.unit == "mm",
-        "reference": plane(reference)[crop],
-        "methods": {m: (None if v is None else v[crop], caption) for m, (v, caption) in shown.items()},
-    }
+    references, images = planes(volume), list(zip(*map(planes, channels), strict=True))
+    found: dict[str, dict] = {}
+    for method in methods:
+        labels, record = _prediction(method, case, rows, predictions, shape)
+        shown = [None] * len(views) if labels is None else planes(upright(labels, geometry))
+        found[method] = record | {"planes": shown}
+    blocks = []
+    for view, at in enumerate(positions):
+        drawn = {m: r["planes"][view] for m, r in found.items() if r["planes"][view] is not None}
+        foreground = np.isin(np.stack([references[view], *drawn.values()]), _labels(structures)).any(axis=0)
+        crop = _crop(foreground)
+        pixels = np.stack([plane[crop].astype(float) for plane in images[view]], axis=-1)
+        finite = pixels[np.isfinite(pixels)]
+        low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
+        size = [n * spacing[axis] for n, axis in zip(pixels.shape[:2], plane_axes, strict=True)]
+        name = {0: "sagittal", 1: "coronal", 2: "axial"}[through]
+        blocks.append(
+            {
+                "where": "" if geometry.unit == "px" else f" · {name} slice {at + 1} of {channels[0].shape[through]}",
+                "pixels": pixels,
+                # The brightest tissue stays grey, so that light contours show on it.
+                "window": (low, high + 0.2 * (high - low)),
+                "pixel": [float(spacing[axis]) for axis in plane_axes],
+                "aspect": size[1] / size[0],
+                # Radiological: the patient's right on the viewer's left.
+                "flip": plane_axes[0] == 0 and geometry.unit == "mm",
+                "reference": references[view][crop],
+                "methods": {
+                    m: {key: record[key] for key in ("absent", "fold", "seed", "value")}
+                    | {"labels": drawn[m][crop] if m in drawn else None}
+                    for m, record in found.items()
+                },
+            }
+        )
+    return blocks
 
 
-def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | None, str]:
-    """The label map of the lowest seed that predicted the case, and the caption with its mean score."""
+def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | None, dict]:
+    """The label map of the lowest seed that predicted the case, with its fold, seed and mean score, or why not."""
     mine = rows[rows["method"] == method]
-    if mine.empty:
-        return None, "missing"
     scored = mine[mine["status"] != "failed"]
     for (seed, fold), values in scored.groupby(["seed", "fold"]):
         folder = Path(predictions.get((method, int(fold), int(seed)), ""))
@@ -196,11 +234,10 @@ def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | No
             volume, _ = read_label(path)
             if volume.shape != shape:
                 raise BadInput(f"{path}: shape {volume.shape}, but the reference has {shape}; predict this cell again")
-            return (
-                volume,
-                f"{style.METRIC_NAMES[values['metric'].iloc[0]]} {values['value'].mean():.3f} (seed {seed})",
-            )
-    return None, "failed" if scored.empty else "no prediction"
+            record = {"absent": "", "fold": int(fold), "seed": int(seed), "value": float(values["value"].mean())}
+            return volume, record
+    absent = "missing" if mine.empty else "failed" if scored.empty else "no prediction"
+    return None, {"absent": absent, "fold": None, "seed": None, "value": None}
 
 
 def _labels(structures: Structures) -> list[int]:
