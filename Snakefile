@@ -16,6 +16,7 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/compare.smk"
 include: "rules/report.smk"
+include: "rules/inspect.smk"
 
 
 # Every result is a target, not the last one alone: Snakemake does not make again what a failed job removed in the middle.

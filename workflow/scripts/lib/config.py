@@ -36,6 +36,7 @@ RESERVED = (
     "splits",
     "logs",
     "benchmarks",
+    "diff",
 )  # other folders of results/
 
 

@@ -10,13 +10,13 @@ import pandas as pd
 from lib.config import Cell
 from lib.evaluation import COLUMNS
 from lib.files import read_json
-from lib.status import cell_state
+from lib.status import STAGES, cell_state
 
 COST = (
     "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
     "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "recipe", "data", "identity",
 )  # fmt: skip
-MADE_BY = ("hardware", "software")
+MADE_BY = ("hardware", "software", "prediction", "scoring")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")
 CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
 
@@ -27,10 +27,12 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
     for cell in cells:
         state = cell_state(cell.folder)
         cost = _read(cell.folder / "training" / "cost.json")
-        trained = _read(cell.folder / "train.json")
+        trained, predicted, scored = (_read(cell.folder / f"{stage}.json") for stage in STAGES)
         made_by = {
             "hardware": " · ".join(str(value) for value in trained.get("hardware", {}).values()),
             "software": ", ".join(f"{name} {version}" for name, version in trained.get("versions", {}).items()),
+            "prediction": predicted.get("identity"),
+            "scoring": scored.get("identity"),
         }
         rows.append(cell.columns() | {k: state[k] for k in STATE} | {k: cost.get(k) for k in COST} | made_by)
     return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, *MADE_BY])
