@@ -83,24 +83,29 @@ def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: i
     if DIRECTION[metric] == 0 or len(ranked) == 0:
         return table.sort_values("method", kind="stable")
     score = np.round(DIRECTION[metric] * each.mean[ranked], 12)
-    order = _ranks(score[None])[0]
+    order = ranks_of(score[None])[0]
     table.loc[ranked, "rank"] = order
     table.loc[ranked, "top_group"] = _top_group(values[ranked], order, part.folds, level)
     if n_patients >= 2:
-        draws = np.round(DIRECTION[metric] * _bootstrap(each, ranked, resamples, seed), 12)
-        ranks = _ranks(draws)
-        tail = (1 - level) / 2
-        low, high = np.quantile(ranks, [tail, 1 - tail], axis=0, method="inverted_cdf")
-        first = ranks == 1
-        table.loc[ranked, "rank_low"] = low.astype(int)
-        table.loc[ranked, "rank_high"] = high.astype(int)
-        table.loc[ranked, "p_best"] = (first / first.sum(1, keepdims=True)).mean(0)
+        draws = resampled_means(each, ranked, *resample(each, ranked, resamples, seed))
+        low, high, p_best = rank_intervals(ranks_of(np.round(DIRECTION[metric] * draws, 12)), level)
+        table.loc[ranked, "rank_low"] = low
+        table.loc[ranked, "rank_high"] = high
+        table.loc[ranked, "p_best"] = p_best
     return table.sort_values(["rank", "method"], kind="stable")
 
 
-def _ranks(score: np.ndarray) -> np.ndarray:
+def ranks_of(score: np.ndarray) -> np.ndarray:
     """Ranks within rows of `score` (draws, methods), the highest is 1, ties share the better rank."""
     return 1 + np.stack([(score > column[:, None]).sum(1) for column in score.T], 1)
+
+
+def rank_intervals(ranks: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest and highest rank at `level`, and P(best), from ranks (draws, methods); a shared first place is split."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(ranks, [tail, 1 - tail], axis=0, method="inverted_cdf").astype(int)
+    first = ranks == 1
+    return low, high, (first / first.sum(1, keepdims=True)).mean(0)
 
 
 def _top_group(values: np.ndarray, order: np.ndarray, folds: np.ndarray, level: float) -> np.ndarray:
@@ -145,27 +150,34 @@ def _pairs(part: Situation, ranking: pd.DataFrame, i: int, j: int, level: float)
     )
 
 
-def _bootstrap(each: Means, ranked: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of the ranked methods (resamples, methods) had other patients and other trainings been drawn.
+def resample(each: Means, ranked: np.ndarray, resamples: int, seed: int | list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Other patients and other trainings that might have been drawn, for the methods `ranked`.
 
-    Patients are resampled within strata, the same for every method; trainings within folds, independently of patients,
-    the same for methods with the same trainings. Few trainings make a plain bootstrap too narrow: effects are scaled
-    to their unbiased variance, and those of trainings by sqrt(df/chi2), as in the interval.
+    Returns how often each patient is drawn, (resamples, patients), and how much more or less than once each training
+    counts, (resamples, methods, seeds, folds). Patients are drawn within strata, the same for every method; trainings
+    within folds, independently of patients, the same for methods with the same trainings. Few trainings make a plain
+    bootstrap too narrow: they count by sqrt(df/chi2) more, as in the interval.
     """
     rng = np.random.default_rng(seed)
     strata = each.strata[ranked[0]]
-    n = np.count_nonzero(strata >= 0)
-    draws = np.zeros((resamples, len(ranked)))
+    patients = np.zeros((resamples, len(strata)), int)
     for stratum in np.unique(strata[strata >= 0]):
         members = np.flatnonzero(strata == stratum)
-        times = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-        draws += times @ each.patient_effects[np.ix_(ranked, members)].T / n
+        patients[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+    trainings = np.zeros((resamples, *each.trainings_seen[ranked].shape))
     enough = ranked[each.seeds_enough[ranked]]
     for seen in np.unique(each.trainings_seen[enough], axis=0):
         same = enough[(each.trainings_seen[enough] == seen).all((1, 2))]
         n_seeds = seen.sum(0)  # (folds,)
         times = rng.multinomial(n_seeds, (seen / np.maximum(n_seeds, 1)).T, size=(resamples, len(n_seeds))) - seen.T
-        effects = times.reshape(resamples, -1) @ each.training_effects[same].swapaxes(1, 2).reshape(len(same), -1).T
         df = each.training_df[same].mean()
-        draws[:, np.isin(ranked, same)] += effects * np.sqrt(df / rng.chisquare(df, (resamples, 1)))
+        more = times.swapaxes(1, 2) * np.sqrt(df / rng.chisquare(df, (resamples, 1, 1)))
+        trainings[:, np.isin(ranked, same)] = more[:, None]
+    return patients, trainings
+
+
+def resampled_means(each: Means, ranked: np.ndarray, patients: np.ndarray, trainings: np.ndarray) -> np.ndarray:
+    """Means of the ranked methods (resamples, methods); effects are scaled to their unbiased variance."""
+    draws = patients @ each.patient_effects[ranked].T / np.count_nonzero(each.strata[ranked[0]] >= 0)
+    draws += np.einsum("bmsf,msf->bm", trainings, each.training_effects[ranked])
     return each.mean[ranked] + draws
