@@ -185,14 +185,17 @@ def fake_ranking(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def fake_comparisons(ranking: pd.DataFrame) -> pd.DataFrame:
-    means = ranking[(ranking["structure"] == "mean") & (ranking["metric"] == "dice")]
+    means = _primary(ranking).sort_values("rank", kind="stable")
     rows = []
     for a, b in combinations(means.to_dict("records"), 2):
         difference = a["mean"] - b["mean"]
         separated = abs(difference) > 0.03 and min(a["n_seeds"], b["n_seeds"]) >= 3
         p = 0.004 if separated else 0.3
+        if [a[key] for key in PLACE_KEYS] != [b[key] for key in PLACE_KEYS]:
+            continue
         rows.append(
-            {**PLACE, "metric": "dice", "structure": "mean", "method_a": a["method"], "method_b": b["method"]}
+            {key: a[key] for key in PLACE_KEYS}
+            | {"metric": "dice", "structure": "mean", "method_a": a["method"], "method_b": b["method"]}
             | {
                 "difference": difference,
                 "low": difference - 0.02,
@@ -201,8 +204,104 @@ def fake_comparisons(ranking: pd.DataFrame) -> pd.DataFrame:
                 "p_holm": min(1, 2 * p),
             }
             | {"separated": separated, "n_patients": 12, "n_seeds": 3}
+            | {"effect_size": difference / 0.03, "wins": 0.5 + np.clip(4 * difference, -0.5, 0.5)}
+            | {"p_wilcoxon": p, "p_wilcoxon_holm": p, "p_permutation": p, "p_permutation_holm": p}
+            | {"seeds_needed": 3.0, "patients_needed": 9.0}
         )
     return pd.DataFrame(rows, columns=COMPARISONS)
+
+
+def fake_components(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Standard deviations of 0.01 to 0.03 between trainings, with intervals; none with one seed."""
+    rows = ranking[["dataset", "condition", "protocol", "method", "architecture", "loss", "structure", "metric", "n_seeds", "n_patients"]].copy()  # fmt: skip
+    rows["sd_training"] = (0.01 + 0.02 * (np.arange(len(rows)) % 7) / 6).astype(float)
+    rows.loc[rows["n_seeds"] < 2, "sd_training"] = np.nan
+    rows["sd_patient"], rows["sd_residual"] = 0.03, 0.02
+    return rows.assign(sd_training_low=0.6 * rows["sd_training"], sd_training_high=2.1 * rows["sd_training"])
+
+
+SCHEMES = ("mean_then_rank", "median_then_rank", "rank_then_mean", "rank_then_median", "test_then_rank")
+
+
+def fake_rank_distribution(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Shares of ranks when the means of the primary metric scatter with a standard deviation of 0.012."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for place, group in _primary(ranking).groupby(PLACE_KEYS, sort=False):
+        methods, means = group["method"].to_list(), group["mean"].to_numpy(float)
+        for scheme in SCHEMES:
+            draws = means + rng.normal(0, 0.012, (500, len(means)))
+            ranks = (-draws).argsort(axis=1).argsort(axis=1) + 1
+            for k, method in enumerate(methods):
+                for rank, count in zip(*np.unique(ranks[:, k], return_counts=True), strict=True):
+                    row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": "dice", "empty": "penalise"}
+                    rows.append(row | {"scheme": scheme, "method": method, "rank": int(rank), "share": count / 500})
+    return pd.DataFrame(rows, columns=RANK_DISTRIBUTION)
+
+
+def fake_agreement(ranking: pd.DataFrame) -> pd.DataFrame:
+    rankings = [f"{scheme}, {metric}, {empty}" for empty in ("penalise", "exclude") for metric in ("dice", "nsd")
+                for scheme in SCHEMES]  # fmt: skip
+    rows = []
+    for place in _primary(ranking)[PLACE_KEYS].drop_duplicates().itertuples(index=False, name=None):
+        for a, b in combinations(range(len(rankings)), 2):
+            tau = 1 - 0.04 * (b - a)
+            row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": "dice"}
+            row |= {"ranking_a": rankings[a], "ranking_b": rankings[b], "kendall_tau": tau}
+            rows.append(row | {"low": tau - 0.2, "high": min(1.0, tau + 0.1)})
+    return pd.DataFrame(rows, columns=AGREEMENT)
+
+
+def fake_critical_difference(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Mean ranks scattered around the rank; methods whose mean ranks lie within 1.5 share a bar."""
+    rows = []
+    for place, group in _primary(ranking).groupby(PLACE_KEYS, sort=False):
+        group = group.sort_values("rank")
+        ranks = 1 + (len(group) - 1) * (0.08 + 0.84 * (group["rank"].to_numpy(float) - 1) / max(1, len(group) - 1))
+        groups: list[list[str]] = [[] for _ in ranks]
+        number, last = 0, -1
+        for k, rank in enumerate(ranks):
+            end = int(np.flatnonzero(ranks <= rank + 1.5).max())
+            if end > k and end > last:
+                number, last = number + 1, end
+                for member in range(k, end + 1):
+                    groups[member].append(str(number))
+        for method, rank, bars in zip(group["method"], ranks, groups, strict=True):
+            row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": "dice", "method": method, "mean_rank": rank}
+            rows.append(row | {"groups": " ".join(bars), "p_friedman": 0.0004, "critical_difference": 1.5})
+    return pd.DataFrame(rows, columns=CRITICAL_DIFFERENCE)
+
+
+def fake_consensus(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Mean ranks over datasets; empty with one dataset."""
+    primary = _primary(ranking)
+    if primary["dataset"].nunique() < 2:
+        return pd.DataFrame(columns=CONSENSUS)
+    keys = ["condition", "protocol", "metric", "method"]
+    table = primary.groupby(keys, sort=False).agg(n_datasets=("dataset", "nunique"), mean_rank=("rank", "mean")).reset_index()
+    table["low"], table["high"] = (table["mean_rank"] - 1).clip(1), table["mean_rank"] + 1
+    table["rank"] = table.groupby(["condition", "protocol"])["mean_rank"].rank(method="min").astype(int)
+    return table.assign(p_best=1 / table["rank"] ** 2)[CONSENSUS]
+
+
+def fake_degradation(methods=METHODS, families=("label noise",)) -> pd.DataFrame:
+    """Curves that fall with the strength, and the area under them."""
+    rows = []
+    for family in families:
+        for i, (method, level) in enumerate(methods.items()):
+            place = {"dataset": PLACE["dataset"], "protocol": PLACE["protocol"], "method": method, "family": family}
+            for strength in (0.0, 1.0, 2.0, 4.0):
+                mean = level - 0.02 * strength * (1 + i % 3)
+                condition = "clean" if strength == 0 else f"noise_{strength:g}"
+                rows.append({**place, "strength": strength, "condition": condition, "mean": mean})
+            rows.append({**place, "strength": "area", "condition": "", "mean": level - 0.035 * (1 + i % 3)})
+    table = pd.DataFrame(rows)
+    table["low"], table["high"] = table["mean"] - 0.02, table["mean"] + 0.02
+    return table.assign(n_patients=12, n_seeds=3)[DEGRADATION]
+
+
+def _primary(ranking: pd.DataFrame) -> pd.DataFrame:
+    return ranking[(ranking["structure"] == "mean") & (ranking["metric"] == "dice")]
 
 
 def fake_claims() -> pd.DataFrame:
@@ -351,5 +450,11 @@ def fake_provenance() -> dict:
 
 KEYS = ["dataset", "condition", "protocol", "method", "architecture", "loss"]
 RANKING = [*KEYS, *["structure", "metric", "n_patients", "n_cases", "n_seeds", "n_values", "n_missed", "n_hallucinated", "n_both_empty", "n_failed", "mean", "low", "high", "rank", "rank_low", "rank_high", "p_best", "top_group", "seeds_enough"]]  # fmt: skip
-COMPARISONS = ["dataset", "condition", "protocol", "metric", "structure", "method_a", "method_b", "difference", "low", "high", "p", "p_holm", "separated", "n_patients", "n_seeds"]  # fmt: skip
+COMPARISONS = ["dataset", "condition", "protocol", "metric", "structure", "method_a", "method_b", "difference", "low", "high", "p", "p_holm", "separated", "n_patients", "n_seeds", "effect_size", "wins", "p_wilcoxon", "p_wilcoxon_holm", "p_permutation", "p_permutation_holm", "seeds_needed", "patients_needed"]  # fmt: skip
+PLACE_KEYS = ["dataset", "condition", "protocol"]
+RANK_DISTRIBUTION = [*PLACE_KEYS, "metric", "empty", "scheme", "method", "rank", "share"]
+AGREEMENT = [*PLACE_KEYS, "metric", "ranking_a", "ranking_b", "kendall_tau", "low", "high"]
+CRITICAL_DIFFERENCE = [*PLACE_KEYS, "metric", "method", "mean_rank", "groups", "p_friedman", "critical_difference"]
+CONSENSUS = ["condition", "protocol", "metric", "method", "n_datasets", "mean_rank", "low", "high", "rank", "p_best"]
+DEGRADATION = ["dataset", "protocol", "method", "family", "strength", "condition", "mean", "low", "high", "n_patients", "n_seeds"]  # fmt: skip
 CLAIMS = ["claim", "dataset", "condition", "protocol", "source", "says", "kind", "metric", "treatment", "control", "published_difference", "published_treatment", "mean_treatment", "mean_control", "difference", "low", "high", "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence"]  # fmt: skip

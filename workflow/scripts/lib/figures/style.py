@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -22,6 +23,7 @@ ONE_COLUMN = 89 * MM  # inches; the widths of one and two journal columns
 TWO_COLUMNS = 183 * MM
 
 INK, MUTED, FAINT, ALERT = "#1b1f24", "#5d6670", "#d5dae0", "#b03a00"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 
 # Okabe & Ito (2008), safe for the common colour deficiencies. The order of OVERLAY keeps neighbours apart in
 # lightness too (L* 70, 54, 89, ...), so that contours on grey images survive printing in grey.
@@ -122,6 +124,20 @@ def lines(names: list[str]) -> dict[str, dict]:
     }
 
 
+def looks(methods: list[str]) -> dict[str, dict]:
+    """Colour and dash of each method by its architecture, marker by its loss, in the order of the configuration.
+
+    The same list gives the same looks in every figure; `methods` are named architecture+loss, external ones by a name.
+    """
+    parts = {method: method.partition("+")[::2] for method in methods}
+    colours = lines(list(dict.fromkeys(architecture for architecture, _ in parts.values())))
+    losses = list(dict.fromkeys(loss for _, loss in parts.values()))
+    return {
+        method: colours[architecture] | {"marker": MARKERS[losses.index(loss) % len(MARKERS)]}
+        for method, (architecture, loss) in parts.items()
+    }
+
+
 def overlays(structures: list[str]) -> dict[str, str]:
     """Contour colour of each structure, by its position; made lighter each time the palette repeats."""
     colours = {}
@@ -183,3 +199,75 @@ def situation_title(situation: tuple[str, str, str]) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign, using a true minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def ranked(ranking: pd.DataFrame, situation: tuple[str, str, str]) -> pd.DataFrame:
+    """One row per method of a situation: the primary metric as mean over structures, best rank first, unranked last."""
+    rows = at(ranking, situation)
+    rows = rows[(rows["structure"] == "mean") & (rows["metric"] == PRIMARY)]
+    return rows.sort_values(["rank", "method"], kind="stable", na_position="last").reset_index(drop=True)
+
+
+def title_with_n(situation: tuple[str, str, str], rows: pd.DataFrame) -> str:
+    """The situation's name and how many patients and seeds stand behind `rows`, which have n_patients and n_seeds."""
+    counts = [rows[column].dropna().astype(int) for column in ("n_patients", "n_seeds")]
+    if any(count.empty for count in counts):
+        return situation_title(situation)
+    spans = [f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}" for n in counts]
+    return f"{situation_title(situation)} · {spans[0]} patients × {spans[1]} seeds"
+
+
+def row_labels(names: list[str], width: int = 36) -> tuple[list[str], float]:
+    """Names as labels of rows, and the height in mm of a row that holds each: 5 mm, less where there are many."""
+    labels = [wrapped(name, width) for name in names]
+    lines_needed = max((label.count("\n") + 1 for label in labels), default=1)
+    return labels, max(5.0 if len(names) <= 12 else 3.6, 2.9 * lines_needed + 0.5)
+
+
+def method_axis(ax: Axes, labels: list[str]) -> None:
+    """Rows of methods from the top, without ticks or spine; lines along the values."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+
+
+def label_points(ax: Axes, labels: list[str], points: np.ndarray) -> None:
+    """Write short labels beside points (n, 2), each where no mark or label is yet, tied to its point if it lies apart.
+
+    The layout must be final (`figure.draw_without_rendering()`); the nearest free place decides, tried in a fixed
+    order, so the figure repeats. Labels do not take part in the layout.
+    """
+    if not labels:
+        return
+    size = 6.0
+    to_points = 72 / ax.figure.dpi
+    marks = ax.transData.transform(points) * to_points
+    frame = ax.get_window_extent()
+    low, high = np.array([frame.p0, frame.p1]) * to_points
+    taken: list[np.ndarray] = []  # (x, y, half width, half height) of the labels
+    directions = np.deg2rad([20, 160, -20, -160, 60, 120, -60, -120, 90, -90, 0, 180])
+    for label, point, mark in zip(labels, points, marks, strict=True):
+        half = np.array([0.33 * size * len(label), 0.4 * size])
+        best, least = mark, np.inf
+        for distance in (1.0, 5.0, 10.0, 16.0, 24.0, 34.0):
+            for direction in directions:
+                way = np.array([np.cos(direction), np.sin(direction)])
+                at = mark + way * (half + 2.6 + distance)
+                outside = ((at - half < low) | (at + half > high)).any()
+                on_marks = (np.abs(marks - at) < half + 2.3).all(axis=1).sum()
+                on_labels = sum((np.abs(other[:2] - at) < other[2:] + half).all() for other in taken)
+                cost = 100 * outside + 10 * on_labels + on_marks
+                if cost < least:
+                    best, least = at, cost
+            if least == 0:
+                break
+        taken.append(np.concatenate((best, half)))
+        tie = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
+        apart = np.abs(best - mark).max() > half.max() + 6
+        ax.annotate(
+            label, point, best - mark, textcoords="offset points", fontsize=size, ha="center", va="center",
+            arrowprops=tie if apart else None, zorder=5, annotation_clip=False,
+        ).set_in_layout(False)  # fmt: skip
