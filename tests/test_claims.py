@@ -238,7 +238,8 @@ def test_columns():
     assert list(judge(situations(scores(0.1)), {"claim": CLAIM}).columns) == [
         "claim", "dataset", "condition", "protocol", "source", "says", "kind", "metric", "treatment", "control",
         "published_difference", "published_treatment", "mean_treatment", "mean_control", "difference", "low", "high",
-        "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence",
+        "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence", "structure", "levels", "interval",
+        "separated", "provenance", "budget",
     ]  # fmt: skip
     assert judge(situations(scores(0.1)), {}).empty
 
@@ -246,7 +247,8 @@ def test_columns():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "equivalent"}, "claims: claim: kind is 'equivalent'; only 'superior'"),
+        ({"kind": "equivalent"}, "claims: claim: kind equivalent needs a margin above 0, the largest difference"),
+        ({"kind": "equal"}, "claims: claim: kind is 'equal'. Did you mean 'equivalent'"),
         ({"metric": "precision"}, "claims: claim: metric is 'precision'"),
         ({"metric": "dcie"}, "metric is 'dcie'. Did you mean 'dice'"),
         ({"structure": "livr"}, "structure is 'livr'. Did you mean 'liver'"),

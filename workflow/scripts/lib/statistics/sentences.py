@@ -1,0 +1,113 @@
+"""What may be written about a claim: one paragraph that calls a method better only where the two are separated."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.metrics import DIRECTION, DISTANCES
+from lib.statistics.means import MIN_SEEDS
+from lib.statistics.table import MEAN
+
+COSTS = {"parameters": "parameters", "flops": "FLOPs per patch", "peak_memory_mb": "MB of memory at the peak"}
+METRIC_NAMES = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95": "HD95", "assd": "ASSD"}
+
+
+def gain_of(row: dict) -> tuple[float, float]:
+    """The gain by the treatment and its upper end: positive is better, whatever the metric's direction."""
+    sign = DIRECTION[row["metric"]]
+    return sign * row["difference"], row["high"] if sign > 0 else -row["low"]
+
+
+def falls_short(row: dict) -> bool:
+    """Whether the interval ends short of the published gain, if there is one."""
+    return gain_of(row)[1] < DIRECTION[row["metric"]] * row["published_difference"]
+
+
+def sentence(row: dict) -> str:
+    """The sentences on one row of claims.csv."""
+    metric, treatment, control, across = row["metric"], row["treatment"], row["control"], bool(row["across"])
+    budget = f": {row['budget']}" if row["budget"] else ""
+    place = (
+        f"On {row['dataset']} ({row['condition']}, protocol {row['protocol']}{budget})" if row["dataset"] else "Here"
+    )
+    if row["verdict"] == "missing":
+        what = "recorded costs" if row["kind"] == "cheaper" else "common scores"
+        return f"{place} the claim was not tested: there are no {what} of {treatment} and {control}."
+    if row["kind"] == "cheaper":
+        least, ratio, most = row["ratio"]
+        spread = "" if most / least < 1.005 else f" ({least:.3g} to {most:.3g} between cells)"
+        return (
+            f"{place} {treatment} needs {row['mean_treatment']:,.0f} {COSTS[metric]} and {control} "
+            f"{row['mean_control']:,.0f}, a ratio of {ratio:.3g}{spread}; the claim asks for {row['margin']:g} or less."
+        )
+    digits, unit = digits_of(metric), row["unit"]
+    structure = "mean over structures" if row["structure"] == MEAN else row["structure"]
+    score = METRIC_NAMES.get(metric, metric) + ("" if "structures" in row["across"] else f" ({structure})")
+    interval = (
+        f"{row['interval']:.0%} interval {row['low']:+.{digits}f} to {row['high']:+.{digits}f}".replace("%", " %")
+        if np.isfinite(row["low"])
+        else "no interval, for it needs at least 2 patients"
+    )
+    n = f"{_count(row['n_patients'], 'patient')}, {_count(row['n_seeds'], 'seed')}"
+    means = [f"{row[key]:{'+' if across else ''}.{digits}f}{unit}" for key in ("mean_treatment", "mean_control")]
+    values = f"changes by {means[0]} and {control} by {means[1]}" if across else f"{means[0]} against {means[1]}"
+    values += f", difference {row['difference']:+.{digits}f}{unit}"
+    levels = f" {treatment} − {control} at each: {row['levels']}." if row["levels"] else ""
+    if row["verdict"] == "one training":
+        return (
+            f"{place} only these trainings of {treatment} and {control} can be compared, by {score}: "
+            f"{f'{treatment} ' if across else ''}{values} ({interval} over patients only; {n}). With fewer than "
+            f"{MIN_SEEDS} seeds this says nothing about the methods.{levels}{row['note']}"
+        )
+    p = "" if np.isnan(row["p_holm"]) else f", p {_p(row['p_holm'])} after Holm"
+    text = f"{place} {_finding(row, score)}: {treatment} {values} ({interval}{p}; {n})."
+    if np.isfinite(published := row["published_difference"]):
+        reach = "the interval ends short of it" if falls_short(row) else "the interval reaches it"
+        text += f" The published difference is {published:+.{digits}f}{unit}; {reach}."
+    if row["verdict"] == "not reproduced" and row["margin"] > 0 and row["kind"] in ("superior", "interaction"):
+        text += f" A gain of {row['margin']:g}{unit} or more is ruled out."
+    return text + levels + row["note"]
+
+
+def _finding(row: dict, score: str) -> str:
+    """The clause that says what the data decide."""
+    treatment, control, margin = row["treatment"], row["control"], f"{row['margin']:g}{row['unit']}"
+    first, second = (treatment, control) if gain_of(row)[0] > 0 else (control, treatment)
+    match row["kind"], row["separated"] or row["verdict"]:
+        case "superior", True:
+            return f"{first} has a better {score} than {second}"
+        case "superior", _:
+            return f"{treatment} and {control} are not separated in {score}"
+        case "interaction", True:
+            return f"the difference in {score} between {treatment} and {control} moves in favour of {first}"
+        case "interaction", _:
+            return f"no change of the difference in {score} between {treatment} and {control} is established"
+        case "equivalent", "reproduced":
+            return f"{treatment} and {control} differ by less than {margin} in {score}"
+        case "equivalent", "not reproduced":
+            return f"{treatment} and {control} differ by more than {margin} in {score}"
+        case "equivalent", _:
+            return f"it is open whether {treatment} and {control} differ by less than {margin} in {score}"
+        case _, "reproduced":
+            return f"{treatment} falls short of {control} by less than {margin} in {score}, if at all"
+        case _, "not reproduced":
+            return f"{treatment} falls short of {control} by more than {margin} in {score}"
+    return f"it is open whether {treatment} falls short of {control} by less than {margin} in {score}"
+
+
+def budget_text(protocol: dict) -> str:
+    """The training budget of a protocol in words; empty where it is not known."""
+    return f"{protocol['iterations']} iterations of {protocol['batch']}" if "iterations" in protocol else ""
+
+
+def digits_of(metric: str) -> int:
+    """Decimal places that a metric is written with."""
+    return 2 if metric in DISTANCES else 3
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
