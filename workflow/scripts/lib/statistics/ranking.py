@@ -77,16 +77,14 @@ def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: i
         p_best=np.nan,
         top_group=False,
     )
-    # a method without all the patients is not ranked: it could win by missing the hard ones
-    n_patients = np.count_nonzero(~np.isnan(values).all((0, 1)))
-    ranked = np.flatnonzero((each.n_patients == n_patients) & (each.n_patients > 0))
+    ranked = complete_methods(each, values)
     if DIRECTION[metric] == 0 or len(ranked) == 0:
         return table.sort_values("method", kind="stable")
     score = np.round(DIRECTION[metric] * each.mean[ranked], 12)
     order = ranks_of(score[None])[0]
     table.loc[ranked, "rank"] = order
     table.loc[ranked, "top_group"] = _top_group(values[ranked], order, part.folds, level)
-    if n_patients >= 2:
+    if each.n_patients[ranked[0]] >= 2:
         draws = resampled_means(each, ranked, *resample(each, ranked, resamples, seed))
         low, high, p_best = rank_intervals(ranks_of(np.round(DIRECTION[metric] * draws, 12)), level)
         table.loc[ranked, "rank_low"] = low
@@ -95,9 +93,18 @@ def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: i
     return table.sort_values(["rank", "method"], kind="stable")
 
 
+def complete_methods(each: Means, values: np.ndarray) -> np.ndarray:
+    """Positions of the methods that are ranked: one without all the patients could win by missing the hard ones."""
+    n_patients = np.count_nonzero(~np.isnan(values).all((0, 1)))
+    return np.flatnonzero((each.n_patients == n_patients) & (each.n_patients > 0))
+
+
 def ranks_of(score: np.ndarray) -> np.ndarray:
-    """Ranks within rows of `score` (draws, methods), the highest is 1, ties share the better rank."""
-    return 1 + np.stack([(score > column[:, None]).sum(1) for column in score.T], 1)
+    """Ranks of methods, along axis 1 of `score` (draws, methods, …): the highest is 1, ties share the better rank."""
+    ranks = np.ones(score.shape, np.int32)
+    for k in range(score.shape[1]):
+        ranks += score[:, k, None] > score
+    return ranks
 
 
 def rank_intervals(ranks: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
