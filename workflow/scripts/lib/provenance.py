@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import tomllib
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -117,6 +118,12 @@ def hardware() -> dict[str, str | int]:
         "cpu": model,
         "cores": os.cpu_count() or 1,
     }
+
+
+def project_version() -> str:
+    """The version of segcross; 'unknown' where the library was copied without its project file."""
+    project = LIB.parents[2] / "pyproject.toml"
+    return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "unknown"
 
 
 def commit() -> str:
