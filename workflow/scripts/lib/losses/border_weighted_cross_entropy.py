@@ -27,6 +27,7 @@ class BorderWeightedCrossEntropy(PixelLoss):
     Distances are computed by scipy on the CPU from the labels as augmented, and on CUDA each step waits for them: one
     exact distance transform per object, within 6.5 sigma of it (beyond, the term is below 1e-8 w0). Cost: about one
     such transform per object and step, and so large for labels torn into many pieces.
+    Cite: ronneberger2015
     """
 
     def __init__(self, w0: float = 10.0, sigma: float = 5.0):

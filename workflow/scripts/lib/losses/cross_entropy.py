@@ -34,6 +34,7 @@ class CrossEntropy(PixelLoss):
     The "weighted cross-entropy" of the Shallow SegNet paper has an unknown formula; `median_frequency`,
     SegNet's own, stands for it. Dividing by the sum of weights follows torch, not Caffe, which divides by the
     number of pixels.
+    Cite: nothing, a textbook formula
     """
 
     def __init__(

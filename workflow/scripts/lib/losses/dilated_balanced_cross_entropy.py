@@ -44,6 +44,7 @@ class DilatedBalancedCrossEntropy(PixelLoss):
     Known, from abstract and reviews: weights per class on its dilated mask, with a disk of variable radius;
     balanced CE as the special case. Reconstruction: the combination rule, per-image counting, and the default
     radius.
+    Cite: hosseini2026
     """
 
     def __init__(

@@ -17,6 +17,7 @@ class Focal(PixelLoss):
 
     gamma: how much easy pixels are discounted; 0 is cross-entropy, 2 the paper's choice. Its class weight alpha is left
     out. Libraries that average over channels as well report this divided by the number of classes.
+    Cite: lin2017
     """
 
     def __init__(self, gamma: float = 2.0):

@@ -40,6 +40,7 @@ class AverageHausdorff(nn.Module):
     of both directions. Reconstruction: the soft form, which equals the average Hausdorff distance where p is 0 or 1,
     the division by the diagonal (sides times spacing, as in the metrics) and the rules for empty sets.
     Cost: two transforms per image and foreground class; on one core some 20 times cross-entropy.
+    Cite: karimi2020
     """
 
     def forward(
@@ -77,6 +78,7 @@ class WeightedHausdorff(nn.Module):
     what M takes is at least 0.001, which keeps its power finite.
     Cost: one transform, and `points` distances to every pixel per image and foreground class, in memory too, so for 2-D
     or small patches only; on one core some 200 times cross-entropy.
+    Cite: ribera2019
     """
 
     def __init__(self, alpha: float = -9.0, points: int = 64):
@@ -127,6 +129,7 @@ class HausdorffDT(nn.Module):
     in mind.
     alpha: how much large errors dominate; 2 is the paper's choice. MONAI's HausdorffDTLoss is the same with spacing 1.
     Cost: four transforms per image and foreground class; on one core some 35 times cross-entropy.
+    Cite: karimi2020
     """
 
     def __init__(self, alpha: float = 2.0):
@@ -142,7 +145,10 @@ class HausdorffDT(nn.Module):
 
 @register("log_hausdorff_dt")
 class LogHausdorffDT(nn.Module):
-    """log(1 + hausdorff_dt), which keeps large distances from drowning the other terms of a sum. The rest: as there."""
+    """log(1 + hausdorff_dt), which keeps large distances from drowning the other terms of a sum. The rest: as there.
+
+    Cite: karimi2020
+    """
 
     def __init__(self, alpha: float = 2.0):
         super().__init__()
@@ -166,6 +172,7 @@ class Boundary(nn.Module):
     Alone it has the bad optimum of predicting nothing where objects are small: use it in a sum, with a ramp, as the
     paper does.
     Cost: two transforms per image and foreground class, all of the labels; on one core some 10 times cross-entropy.
+    Cite: kervadec2019
     """
 
     def forward(

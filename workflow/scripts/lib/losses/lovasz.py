@@ -21,6 +21,7 @@ class Lovasz(nn.Module):
     The sort is stable and the sums count in integers, so results on CUDA are deterministic; pixels of equal error may
     swap, which changes neither the value nor what their gradients sum to. Cost: one sort per class, several times a
     cross-entropy.
+    Cite: berman2018
     """
 
     def __init__(self, background: bool = True, over: str = "batch"):

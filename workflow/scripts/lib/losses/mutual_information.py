@@ -31,6 +31,7 @@ class MutualInformation(nn.Module):
     a "bilinear" discriminator. Reconstruction, after Deep Graph Infomax: the bilinear form, global against local, the
     negatives, where the features are taken, and the weight. L = log 2 where nothing is known of the input, and
     DIM's (Hjelm 2018) estimate is 2 log 2 - 2 L.
+    Cite: sun2020
     """
 
     def __init__(

@@ -19,6 +19,7 @@ class GeneralisedCrossEntropy(PixelLoss):
 
     q: 1 is half the mean absolute error, bounded and robust; towards 0 it becomes cross-entropy; 0.7 is the paper's
     choice. The paper's truncated variant is left out.
+    Cite: zhang2018
     """
 
     def __init__(self, q: float = 0.7):
@@ -39,6 +40,7 @@ class SymmetricCrossEntropy(PixelLoss):
     With one label per pixel RCE is -log_zero (1 - p), p = probability of the label: CE that learns, MAE that resists.
     Known: the formula. Recalled: the defaults, the paper's for its easier data set with log_zero = -4. The authors'
     code clamps g at 1e-4 instead, which is log_zero: -9.21.
+    Cite: wang2019
     """
 
     def __init__(self, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0):
@@ -60,6 +62,7 @@ class NoiseRobustDice(nn.Module):
     gamma: 2 is squared Dice, 1 the mean absolute error over the soft sizes; between them wrong labels weigh less.
     Default: the paper's 1.5. background, over, empty: see the family of similarity losses; smooth: added below only.
     The paper is binary; the mean over classes, and that the background does not count, are ours.
+    Cite: wang2020covid
     """
 
     def __init__(

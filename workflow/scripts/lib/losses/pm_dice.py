@@ -23,6 +23,7 @@ class PMDice(nn.Module):
     Known, from a page that quotes the paper: the formula and that gamma may differ between classes. Reconstruction: the
     default gamma, that the background counts (the formula's mean runs over all C classes), that sums run over the
     batch, and that absent classes are skipped: the formula alone gives them about 1 once anything is predicted.
+    Cite: hosseini2025
     """
 
     def __init__(

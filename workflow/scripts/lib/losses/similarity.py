@@ -38,6 +38,7 @@ def dice(
 
     squared: S = 2 sum p g / (sum p^2 + sum g^2), the V-Net form (Milletari 2016).
     The other parameters: see the family. `smooth` counts in a: other libraries' 2a + s is smooth = s / 2.
+    Cite: milletari2016
     """
     return Similarity("dice", weighted_overlap(0.5, 0.5), background, over, smooth, empty, squared)
 
@@ -50,6 +51,7 @@ def jaccard(
 
     squared: S = sum p g / (sum p^2 + sum g^2 - sum p g), the Tanimoto coefficient of real vectors.
     The other parameters: see the family.
+    Cite: rahman2016
     """
     return Similarity("jaccard", weighted_overlap(1, 1), background, over, smooth, empty, squared)
 
@@ -67,6 +69,7 @@ def tversky(
 
     alpha weights false positives, beta missed pixels; 0.5 and 0.5 is Dice, 1 and 1 Jaccard.
     The other parameters: see the family.
+    Cite: salehi2017
     """
     for key, value in (("alpha", alpha), ("beta", beta)):
         check_number("tversky", key, value, 0)
@@ -81,6 +84,7 @@ def f_beta(
 
     beta: how many times recall matters more than precision; 1 is Dice. The default, 1.5, is recalled, not checked, as
     the best of that paper. The other parameters: see the family.
+    Cite: hashemi2019
     """
     check_number("f_beta", "beta", beta, 0)
     share = beta**2 / (1 + beta**2)
@@ -89,7 +93,10 @@ def f_beta(
 
 @register("sokal_sneath")
 def sokal_sneath(background: bool = False, over: str = "batch", smooth: float = 1e-5, empty: str = "skip") -> nn.Module:
-    """Sokal-Sneath 1: S = a / (a + 2 (b + c)). The parameters: see the family."""
+    """Sokal-Sneath 1: S = a / (a + 2 (b + c)). The parameters: see the family.
+
+    Cite: marquez2020
+    """
     return Similarity("sokal_sneath", weighted_overlap(2, 2), background, over, smooth, empty)
 
 
@@ -98,6 +105,7 @@ def kulczynski(background: bool = False, over: str = "batch", smooth: float = 1e
     """Kulczynski 2, the mean of precision and recall: S = (a / (a + b) + a / (a + c)) / 2.
 
     The parameters: see the family.
+    Cite: marquez2020
     """
 
     def loss(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -111,6 +119,7 @@ def ochiai(background: bool = False, over: str = "batch", smooth: float = 1e-5, 
     """Ochiai (cosine), the geometric mean of precision and recall: S = a / sqrt((a + b) (a + c)).
 
     The parameters: see the family.
+    Cite: marquez2020
     """
 
     def loss(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -124,6 +133,7 @@ def mcc(background: bool = False, over: str = "batch", smooth: float = 1e-5, emp
     """Matthews correlation: S = (a d - b c) / sqrt((a + b) (a + c) (d + b) (d + c)), from -1 to 1 (Abhishek 2021).
 
     The one that counts true negatives; one value per class, not the multi-class R_K. The parameters: see the family.
+    Cite: abhishek2021
     """
 
     def loss(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -139,6 +149,7 @@ class GeneralisedDice(nn.Module):
 
     Classes are pooled, not averaged, so the background (class 0) takes part by default. Classes that the reference of
     the image (batch) lacks have no weight and are left out. background, over: see the family.
+    Cite: sudre2017
     """
 
     def __init__(self, background: bool = True, over: str = "batch"):

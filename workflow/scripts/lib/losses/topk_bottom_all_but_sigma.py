@@ -49,6 +49,7 @@ class TopKBottomAllButSigma(nn.Module):
     keep_images and drop_pixels may be ramps over the training: {from: 1, to: 0.5, start: 0.15, end: 1} keeps all images
     for the first 15 % of the iterations, when losses say little about the labels, then ever fewer, down to half.
     Ignored pixels are never selected, nor counted among the P pixels of an image.
+    Cite: topk2025
     """
 
     def __init__(

@@ -17,6 +17,7 @@ class TopKCrossEntropy(nn.Module):
     keep_pixels: the share that counts, of all pixels of the batch together but the ignored: floor(share * pixels), at
     least one. 0.1 is nnU-Net's k = 10 %; 1 is cross-entropy. Pixels that tie for the last place share it, so that the
     order of pixels and images never matters, and results on CUDA are deterministic.
+    Cite: wu2016
     """
 
     def __init__(self, keep_pixels: float = 0.1):

@@ -32,6 +32,7 @@ class AttentionUNet(nn.Module):
     Known: every layer of the 2-D table. The paper's own gate differs: its gating signal comes from the coarser
     level, before upsampling, and psi is resized back. He weights (the table's code draws N(0, 0.02²) by an
     option) and spatial_dims = 3 are ours.
+    Cite: oktay2018
     """
 
     deepest = "trunk.encoder"  # whose (last) output a loss may look at

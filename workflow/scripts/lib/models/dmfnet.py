@@ -34,6 +34,7 @@ class DMFNet(nn.Module):
     width / 2 groups, so 16 at the published width). At width 32 in 3-D: 3,875,890 for 4 → 4 channels.
     Known: every layer; He weights. The 3×3×1 convolution leaves out the last axis of the source's (H, W, D), its
     slices; here that is the first, D. spatial_dims = 2 (3×3 throughout) is ours.
+    Cite: chen2019
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at

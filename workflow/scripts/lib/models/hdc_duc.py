@@ -34,6 +34,7 @@ class HDCDUC(nn.Module):
     gives: in_channels times the product of the factors).
     Known: both operators, and that they go around any network. Unknown, ours: the factor 2, the kernel 3, the
     number of channels, that nothing stands between HDC and the network. He weights.
+    Cite: zeng2019, wang2018duc
     """
 
     def __init__(

@@ -35,6 +35,7 @@ class MedNeXt(nn.Module):
     L 61.73 (61.8); kernel 5: S 5.98 (5.9), B 10.94 (11.0), M 18.25 (18.3), L 62.94 (63.0).
     Differs from the paper: kernel 5 starts from freshly drawn weights, not from an enlarged kernel-3 network (UpKern).
     spatial_dims = 2 is untested by the authors.
+    Cite: roy2023
     """
 
     deepest = "network.bottleneck"  # whose (last) output a loss may look at

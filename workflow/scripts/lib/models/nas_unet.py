@@ -73,6 +73,7 @@ class NASUNet(nn.Module):
     default, a quarter of the cweights of width 32 start dead); pooling rounds odd sizes up, as the strided convolutions
     do (the source's rounds down, then resizes); below 16 channels cweight does not squeeze (the source cannot be
     built); the idle normalisation of the source's head is left out; spatial_dims = 3.
+    Cite: weng2019
     """
 
     deepest = "down"  # whose (last) output a loss may look at

@@ -42,6 +42,7 @@ class PlainUNet(nn.Module):
     classifiers of every stage upwards but the coarsest, whose weight in nnU-Net is 0.
     In 3-D with 6 stages, 1 → 4 channels: 31,194,116; with deep supervision 31,195,920, to which nnU-Net adds an idle
     classifier (31,197,204; published: 31.2 M). nnU-Net trains with deep supervision.
+    Cite: isensee2021
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at
@@ -86,6 +87,7 @@ class ResidualEncoderUNet(nn.Module):
     Shapes, parameters: as `nnunet`. In 3-D with 6 stages, 1 → 4 channels: 102,348,292 (nnU-Net's own network, with
     all its classifiers: 102,351,380).
     Average pooling is written so that it is deterministic on GPUs.
+    Cite: isensee2021, isensee2024
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at

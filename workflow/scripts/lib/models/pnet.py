@@ -31,6 +31,7 @@ class PNet(nn.Module):
     Known: blocks and widths. Inferred: the dilations and the 1×1 kernels of block 6, from the receptive field; its
     dropout, from recollection of the paper, with the rate and the places of two public versions (the authors' later
     one drops in blocks 3 to 5 as well). Unknown, ours: hidden width of block 6, He weights; spatial_dims = 3 (3×3×3).
+    Cite: wang2018
     """
 
     deepest = "blocks"  # whose (last) output a loss may look at
@@ -75,6 +76,7 @@ class PCNet(nn.Module):
     Inferred: dilations and kernels, from the receptive field. Unknown, ours: width and compressed width, that the
     compression is linear, hidden width of block 6, dropout as in `pnet`, He weights. spatial_dims = 2 is the network
     on a single slice (3×3 throughout).
+    Cite: wang2018
     """
 
     deepest = "blocks"  # whose (last) output a loss may look at

@@ -65,6 +65,7 @@ class PVTGCascade(nn.Module):
     heads: here from scratch unless weights are given, and on the sum of all four (and each, with deep_supervision).
     The neighbours are chosen in float32. Stochastic depth is 0 and dilation 1, as in the authors' code.
     spatial_dims = 3 (sine embedding of 3-D positions, cubic kernels) is ours.
+    Cite: rahman2024, wang2022
     """
 
     deepest = "graphs"  # whose (last) output a loss may look at

@@ -41,6 +41,7 @@ class ReversibleUNet(nn.Module):
     instead of 286, with 3 blocks per level 208 instead of 540 (a backward pass needs gradients and one block besides).
     The two halves stay in float32 under autocast: in bfloat16 the input computed back would not be the input.
     Known: every layer. spatial_dims = 2 and more than one block per level are options of ours.
+    Cite: bruegger2019
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at

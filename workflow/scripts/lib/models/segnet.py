@@ -41,6 +41,7 @@ def segnet(in_channels: int, out_channels: int, spatial_dims: int, width: int = 
     29,444,164 for 1 → 4 channels, 29,449,932 for 3 → 12.
     Known: every layer. Not taken over: ImageNet weights and local contrast normalisation of RGB, which have
     no meaning here. Width other than 64 and spatial_dims = 3 (3×3×3, 2×2×2) are ours.
+    Cite: badrinarayanan2017
     """
     return _SegNet("segnet", in_channels, out_channels, spatial_dims, width, stages=5, upsampling="unpool")
 
@@ -64,6 +65,7 @@ def shallow_segnet(
     3,474,244 (3), 15,279,172 (4), 29,444,164 (5; with `unpool` this is SegNet).
     Known: derived from SegNet, shallower, bilinear upsampling. Reconstruction: everything else. The paper's
     number of stages and widths are unknown; we cut SegNet's own table after `stages` stages.
+    Cite: shallowsegnet, badrinarayanan2017
     """
     return _SegNet("shallow_segnet", in_channels, out_channels, spatial_dims, width, stages, upsampling)
 

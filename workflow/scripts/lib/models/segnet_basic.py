@@ -26,6 +26,7 @@ class SegNetBasic(nn.Module):
     Shapes: (B, in_channels, *S) to logits (B, out_channels, *S), any S of at least 16 along each axis.
     Parameters: width = channels of every stage. At width 64: 1,416,587 for 3 → 11 channels, 1,409,860 for 1 → 4.
     Known: every layer. Width other than 64 and spatial_dims = 3 (7×7×7, 2×2×2) are ours.
+    Cite: badrinarayanan2017
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at

@@ -27,6 +27,7 @@ class SegResNet(nn.Module):
     Differs from the paper: without the variational autoencoder branch, whose loss regularises the training; no dropout
     after the first convolution (0.2 there); logits instead of sigmoids; `width` 32 as in the paper, where MONAI's
     default is 8. Upsampling is replaced by an equal one that is deterministic on GPUs. spatial_dims = 2 is MONAI's.
+    Cite: myronenko2019
     """
 
     deepest = "network.down_layers"  # whose (last) output a loss may look at

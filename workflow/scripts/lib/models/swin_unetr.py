@@ -35,6 +35,7 @@ class SwinUNETR(nn.Module):
     tokens of a full window, which belong to other offsets; here each pair of tokens gets that of its own offset, so
     that patches and larger images agree. Weights trained by MONAI on patches below 112 pixels per axis have learned the
     other assignment in their last stages. spatial_dims = 2 is MONAI's.
+    Cite: hatamizadeh2022swin
     """
 
     deepest = "network.encoder10"  # whose (last) output a loss may look at

@@ -29,6 +29,7 @@ class TSUNet(nn.Module):
     else. The composition and the widths follow ozan-oktay/Attention-Gated-Networks (unet_CT_single_att_dsv_3D:
     64 … 1024 channels / 4), with the gates of `attention_unet` on all four skips. Unknown: what "TS" and
     "multiple branch" mean, the kind of attention, widths, 2-D or 3-D.
+    Cite: zhang2024
     """
 
     deepest = "trunk.encoder"  # whose (last) output a loss may look at

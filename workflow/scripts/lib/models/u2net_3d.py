@@ -41,6 +41,7 @@ class U2Net3D(nn.Module):
     Known: every layer; strided convolutions see a zero at the end of an axis, none before. Ours: He weights; the
     domains have equal channels; spatial_dims = 2. The pipeline trains one data set per cell, so domain 0; several
     domains need a training of their own.
+    Cite: huang2019
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at

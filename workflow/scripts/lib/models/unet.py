@@ -35,6 +35,7 @@ class UNet(nn.Module):
     Differs from the paper, as today's implementations do: convolutions are padded (the paper's are valid, its
     output smaller than its input); each is followed by batch normalisation, hence without bias; no dropout;
     no border weights (a matter of the loss). spatial_dims = 3 uses 3×3×3 and 2×2×2. The options are ours.
+    Cite: ronneberger2015
     """
 
     deepest = "encoder"  # whose (last) output a loss may look at

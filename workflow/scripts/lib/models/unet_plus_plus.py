@@ -35,6 +35,7 @@ class UNetPlusPlus(nn.Module):
     X(0, 4) alone (the paper's "pruned" networks, which stop at an earlier one, are not built).
     Known: every layer. The paper's own code has a VGG16 encoder and transposed convolutions. He weights and
     spatial_dims = 3 are ours.
+    Cite: zhou2020
     """
 
     deepest = "nodes.4_0"  # whose (last) output a loss may look at

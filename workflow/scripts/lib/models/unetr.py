@@ -32,6 +32,7 @@ class UNETR(nn.Module):
     At the defaults in 3-D: 92,784,046 for 1 → 14 channels (the paper: 92.58 M).
     MONAI differs from the paper: skips leave after layers 4, 7 and 10, not 3, 6 and 9; queries, keys and values have
     no bias; instance normalisation without affine parameters. spatial_dims = 2 is MONAI's.
+    Cite: hatamizadeh2022
     """
 
     deepest = "bottom"  # whose (last) output a loss may look at

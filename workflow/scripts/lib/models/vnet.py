@@ -37,6 +37,7 @@ class VNet(nn.Module):
     instead of the channels, and always normalises with the statistics of the batch, even in evaluation. Differs
     from the paper: batch normalisation, dropout, and ELU for PReLU. As there, convolutions start from He weights,
     transposed ones from torch's default. spatial_dims = 2 is ours.
+    Cite: milletari2016
     """
 
     deepest = "down"  # whose (last) output a loss may look at
