@@ -40,7 +40,7 @@ class AverageHausdorff(nn.Module):
     of both directions. Reconstruction: the soft form, which equals the average Hausdorff distance where p is 0 or 1,
     the division by the diagonal (sides times spacing, as in the metrics) and the rules for empty sets.
     Cost: two transforms per image and foreground class; on one core some 20 times cross-entropy.
-    Cite: karimi2020
+    Cite: kim2023
     """
 
     def forward(
