@@ -59,6 +59,34 @@ rule rank:
         "../workflow/scripts/rank.py"
 
 
+rule compare_rankings:
+    input:
+        scores="results/{experiment}/scores.csv",
+    output:
+        schemes="results/{experiment}/schemes.csv",
+        distribution="results/{experiment}/rank_distribution.csv",
+        agreement="results/{experiment}/agreement.csv",
+        critical_difference="results/{experiment}/critical_difference.csv",
+        consensus="results/{experiment}/consensus.csv",
+    log:
+        "results/logs/compare_rankings/{experiment}.log",
+    benchmark:
+        "results/benchmarks/compare_rankings/{experiment}.tsv"
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        failed=config["failed_cells"],
+        empty=config["empty_masks"],
+        code=code("compare_rankings"),
+    script:
+        "../workflow/scripts/compare_rankings.py"
+
+
 rule judge_claims:
     input:
         scores="results/{experiment}/scores.csv",

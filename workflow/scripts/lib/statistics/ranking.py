@@ -42,10 +42,12 @@ def rank(
                 rankings.append(_rank(part, i, j, resamples, level, seed))
                 if metric == primary and structure == MEAN:
                     pairs.append(_pairs(part, rankings[-1], i, j, level))
-    return _concat(rankings, RANKING), _concat(pairs, PAIRS)
+    return concat(rankings, RANKING), concat(pairs, PAIRS)
 
 
-def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """The tables under each other; without any, the header."""
+    tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
