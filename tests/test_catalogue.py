@@ -133,8 +133,7 @@ def test_a_name_is_given_once():
 
 
 def test_the_schema_accepts_the_catalogue():
-    merged = CONFIG | yaml.safe_load((ROOT / "config/claims.yaml").read_text())
-    merged |= {"datasets": CONFIG["datasets"] | CATALOGUE}
+    merged = CONFIG | {"datasets": CONFIG["datasets"] | CATALOGUE, "claims": {}}
     validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
 
 

@@ -15,10 +15,10 @@ from lib.errors import BadInput
 
 def catalogue() -> dict:
     """The configuration files as the Snakefile merges them."""
-    merged, datasets, claims = (
-        yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("config", "datasets", "claims")
-    )
-    return merged | claims | {"datasets": datasets["datasets"] | merged["datasets"]}
+    merged, datasets = (yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("config", "datasets"))
+    files = sorted((ROOT / "config/claims").glob("*.yaml"))
+    claims = {k: claim for file in files for k, claim in yaml.safe_load(file.read_text())["claims"].items()}
+    return merged | {"claims": claims} | {"datasets": datasets["datasets"] | merged["datasets"]}
 
 
 @pytest.fixture
@@ -81,6 +81,11 @@ def change(path: str, value):
     return apply
 
 
+def interaction(key: str, value):
+    """A change that makes dbce_beats_ce an interaction."""
+    return lambda config: config["claims"]["dbce_beats_ce"].update(kind="interaction", across={key: value})
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -95,6 +100,10 @@ def change(path: str, value):
         (change("experiment.name", "cells"), r"the name is a folder of results/"),
         (change("experiment.architectures", ["unet"]), r"give either `methods: .*or both `architectures:` and `losses:`"),
         (change("experiment.claims", ["dbce_beats_everything"]), r"claims: 'dbce_beats_everything' is not in the catalogue"),
+        (change("claims.dbce_beats_ce.kind", "equivalent"), r"claims: dbce_beats_ce: kind equivalent needs a margin above 0"),
+        (change("claims.dbce_beats_ce.control", {"method": "nnunett"}), r"dbce_beats_ce needs the method 'nnunett' \(control\)"),
+        (interaction("strength_of", "image"), r"about the strength of image, but of conditions: \['clean'\] no two differ"),
+        (interaction("structures", {"a": ["csf"], "b": ["grey"]}), r"across: structures: 'grey' .*Known: csf, gray_matter"),
         (change("claims.dbce_beats_ce.structure", "cfs"), r"dbce_beats_ce: structure: 'cfs' .*Did you mean 'csf'\?"),
         (change("datasets.brain_cohort.structures", {"mean": 1}), r"'mean' is the mean over structures; rename it"),
         (change("retry_failed", True), r"choose one of them"),

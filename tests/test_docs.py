@@ -27,10 +27,15 @@ from lib.data.split import split_patients
 
 SCHEMA = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 CONFIG = {}
-for name in ("datasets", "config", "claims"):
+for name in ("datasets", "config"):
     CONFIG |= {"datasets": {}} | CONFIG  # both files have some
     loaded = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text(encoding="utf-8"))
     CONFIG |= loaded | {"datasets": CONFIG["datasets"] | loaded.get("datasets", {})}
+CONFIG["claims"] = {
+    name: claim
+    for file in sorted((ROOT / "config/claims").glob("*.yaml"))
+    for name, claim in yaml.safe_load(file.read_text(encoding="utf-8"))["claims"].items()
+}
 OF_DATASET = SCHEMA["properties"]["datasets"]["additionalProperties"]["properties"]
 SHAPE = (12, 14, 3)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
+from lib.claims import checked, method_name
 from lib.data.conditions import check_conditions
 from lib.data.layouts import chosen, declared_structures, source_files
 from lib.data.split import fold_count, split_settings
+from lib.data.strengths import families
 from lib.data.structures import classes_of
 from lib.errors import BadInput
 from lib.losses.catalogue import loss_recipe
@@ -134,10 +136,10 @@ def claims(config: dict) -> dict[str, dict]:
     stand_ins = config["experiment"].get("stand_ins", {})
 
     def side(method: dict) -> dict:
-        return method | {"architecture": stand_ins.get(method["architecture"], method["architecture"])}
+        return {key: stand_ins.get(name, name) if key == "architecture" else name for key, name in method.items()}
 
     return {
-        name: claim | {"treatment": side(claim["treatment"]), "control": side(claim["control"])}
+        name: claim | {key: side(claim[key]) for key in ("treatment", "control") if key in claim}
         for name, claim in ((name, config["claims"][name]) for name in config["experiment"].get("claims", []))
     }
 
@@ -256,20 +258,34 @@ def check_meaning(config: dict) -> None:
                 f"'{name}' is trained in {dims}-D (preprocess: slices: {dataset['preprocess']['slices']}); give {dims}."
             )
 
-    run = set(methods(experiment))
+    run = {f"{architecture}+{loss}" for architecture, loss in methods(experiment)}
     for full, used in experiment.get("stand_ins", {}).items():
         _known(full, config["architectures"], f"{where}: stand_ins")
         _known(used, config["architectures"], f"{where}: stand_ins: {full}")
     for name in experiment.get("claims", []):
         _known(name, config["claims"], f"{where}: claims")
     structures = {"mean"}.union(*(config["datasets"][name]["structures"] for name in experiment["datasets"]))
+    conditions = {name: config["conditions"][name] for name in experiment["conditions"]}
+    varied = {family.part for unit in ("mm", "px") for family in families(conditions, unit)}
     for name, claim in claims(config).items():
+        try:
+            checked(name, claim)
+        except BadInput as error:
+            raise BadInput(f"config, {error}") from None
         _known(claim["structure"], structures, f"claims: {name}: structure")
+        across = claim.get("across", {})
+        for structure in (s for members in across.get("structures", {}).values() for s in members):
+            _known(structure, structures, f"claims: {name}: across: structures")
+        if "strength_of" in across and across["strength_of"] not in varied:
+            raise BadInput(
+                f"config, {where}: claims: {name} is about the strength of {across['strength_of']}, but of conditions: "
+                f"{experiment['conditions']} no two differ in it alone; add clean and a strength, or drop the claim."
+            )
         for side in ("treatment", "control"):
-            pair = claim[side]["architecture"], claim[side]["loss"]
-            if pair not in run:
+            method = method_name(claim[side]) if side in claim else ""
+            if method and method not in run:
                 raise BadInput(
-                    f"config, {where}: claims: {name} needs the method '{'+'.join(pair)}' ({side}), which the "
+                    f"config, {where}: claims: {name} needs the method '{method}' ({side}), which the "
                     f"experiment does not run; add it to methods, declare a stand-in, or drop the claim."
                 )
     if config["partial"] and config["retry_failed"]:

@@ -11,14 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from lib.claims import checked
 from lib.errors import BadInput
 from lib.metrics import DIRECTION, DISTANCES
 from lib.registry import did_you_mean
 from lib.statistics.degradation import aligned, series
 from lib.statistics.means import Means, estimate_means, holm
 from lib.statistics.ranking import differences
-from lib.statistics.sentences import COSTS, budget_text, digits_of, falls_short, gain_of, sentence
-from lib.statistics.table import MEAN, SITUATION, Situation
+from lib.statistics.sentences import budget_text, digits_of, falls_short, gain_of, sentence
+from lib.statistics.table import SITUATION, Situation
 
 CLAIMS = [
     "claim", *SITUATION, "source", "says", "kind", "metric", "treatment", "control", "published_difference",
@@ -26,8 +27,6 @@ CLAIMS = [
     "n_patients", "n_seeds", "margin", "verdict", "sentence", "structure", "levels", "interval", "separated",
     "provenance", "budget",
 ]  # fmt: skip
-KINDS = ("superior", "noninferior", "equivalent", "interaction", "cheaper")
-PROVENANCE = ("stated", "implied", "recalled")
 _NOTES = {"worst": " Failed cells count with the worst scores.", "exclude": " Failed cells are left out."}
 _UNMEASURED = dict.fromkeys(("mean_treatment", "mean_control", "difference", "low", "high", "p"), np.nan) | {
     "n_patients": 0,
@@ -57,7 +56,11 @@ def judge(
     """
     rows = []
     for name, claim in claims.items():
-        claim = _checked(name, claim, parts, primary)
+        claim = checked(name, claim, primary)
+        known = {structure for part in parts for structure in part.structures}
+        if known and claim["structure"] not in known:
+            hint = did_you_mean(str(claim["structure"]), known)
+            raise BadInput(f"claims: {name}: structure is '{claim['structure']}'.{hint}")
         measured = _measure(claim, parts, conditions or {}, ledger, level) or [dict.fromkeys(SITUATION, "")]
         for row in measured:
             budget = budget_text((protocols or {}).get(row["protocol"], {}))
@@ -72,88 +75,6 @@ def judge(
     return pd.DataFrame(rows, columns=CLAIMS)
 
 
-def method_name(side: dict) -> str:
-    """The method that a side of a claim names: {architecture, loss} or {method}."""
-    return side["method"] if "method" in side else f"{side['architecture']}+{side['loss']}"
-
-
-def _checked(name: str, claim: dict, parts: list[Situation], primary: str) -> dict:
-    """The claim with its defaults; raises BadInput for what cannot be tested."""
-    where = f"claims: {name}"
-    for side in ("treatment", "control"):
-        given = claim.get(side) or {}
-        if "method" not in given and not {"architecture", "loss"} <= set(given):
-            raise BadInput(
-                f"{where}: {side} is {claim.get(side)!r}; write {side}: {{architecture: …, loss: …}}, or {{method: …}}."
-            )
-    kind, provenance = claim.get("kind", "superior"), claim.get("provenance", "stated")
-    for key, value, known in (("kind", kind, KINDS), ("provenance", provenance, PROVENANCE)):
-        if value not in known:
-            raise BadInput(f"{where}: {key} is '{value}'.{did_you_mean(str(value), known)}")
-    metric = claim.get("metric", "parameters" if kind == "cheaper" else primary)
-    directed = [*COSTS] if kind == "cheaper" else [m for m, direction in DIRECTION.items() if direction]
-    if metric not in directed:
-        raise BadInput(f"{where}: metric is '{metric}'.{did_you_mean(str(metric), directed)}")
-    structure, known = claim.get("structure", MEAN), {s for part in parts for s in part.structures}
-    if known and structure not in known:
-        raise BadInput(f"{where}: structure is '{structure}'.{did_you_mean(str(structure), known)}")
-    margin = float(claim.get("margin", kind == "cheaper"))
-    if not margin >= 0:
-        raise BadInput(f"{where}: margin is {margin}; give a number >= 0 (docs/claims.md says of what).")
-    if margin == 0 and kind in ("equivalent", "noninferior", "cheaper"):
-        raise BadInput(
-            f"{where}: kind {kind} needs a margin above 0, "
-            + ("the largest ratio of costs." if kind == "cheaper" else "the largest difference that does not matter.")
-        )
-    published = claim.get("published") or {}
-    if published and provenance == "recalled":
-        raise BadInput(
-            f"{where}: published numbers that are only recalled are not printed; remove them, or read the paper."
-        )
-    difference = published.get("difference", np.nan)
-    if "difference" not in published and {"treatment", "control"} <= set(published):
-        difference = published["treatment"] - published["control"]
-    if kind in ("superior", "interaction") and DIRECTION[metric] * difference < 0:
-        raise BadInput(
-            f"{where}: the published difference (treatment - control) of {metric} is {difference}, which says that the "
-            f"treatment is worse ({metric} is {'higher' if DIRECTION[metric] > 0 else 'lower'} for a better method); "
-            "change its sign, or swap treatment and control."
-        )
-    return {
-        "source": claim.get("source", ""),
-        "says": claim.get("says", ""),
-        "provenance": provenance,
-        "kind": kind,
-        "metric": metric,
-        "structure": structure,
-        "across": _across(where, kind, claim.get("across")),
-        "treatment": method_name(claim["treatment"]),
-        "control": method_name(claim["control"]),
-        "margin": margin,
-        "published_difference": difference,
-        "published_treatment": published.get("treatment", np.nan),
-    }
-
-
-def _across(where: str, kind: str, across: dict | None) -> dict:
-    if kind != "interaction":
-        if across:
-            raise BadInput(f"{where}: across belongs to kind: interaction; this claim is of kind {kind}.")
-        return {}
-    parts = ("image", "train_labels", "train_patients")
-    strength, sets = (across or {}).get("strength_of"), (across or {}).get("structures")
-    if (strength is None) == (sets is None):
-        raise BadInput(
-            f"{where}: kind interaction needs across: {{strength_of: image}}, or "
-            "across: {structures: {seen: […], unseen: […]}}, the larger gain last."
-        )
-    if strength is not None and strength not in parts:
-        raise BadInput(f"{where}: across: strength_of is '{strength}'.{did_you_mean(str(strength), parts)}")
-    if sets is not None and (len(sets) != 2 or not all(sets.values()) or set.intersection(*map(set, sets.values()))):
-        raise BadInput(f"{where}: across: structures: {sets}; give two named lists that share no structure.")
-    return across
-
-
 def _measure(
     claim: dict, parts: list[Situation], conditions: dict[str, dict], ledger: pd.DataFrame | None, level: float
 ) -> list[dict]:
@@ -165,11 +86,15 @@ def _measure(
     rows = []
     for place, members, family in series(parts, conditions):
         if family.part == claim["across"]["strength_of"]:
-            methods = [claim["treatment"], claim["control"]]
-            values, folds = aligned(members, claim["metric"], claim["structure"], methods)
+            values, folds = aligned(members, claim["metric"], claim["structure"], _sides(claim))
             effect = _effect(claim, members, [*family.conditions], values, _slope(family.strengths), folds, level)
             rows.append(place | {"condition": " → ".join(family.conditions)} | effect)
     return rows
+
+
+def _sides(claim: dict) -> list[str]:
+    """The two methods; for a published number the treatment itself, in whose place the number comes."""
+    return [claim["treatment"], claim["treatment" if claim["kind"] == "reaches" else "control"]]
 
 
 def _levels(claim: dict, part: Situation) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -181,7 +106,7 @@ def _levels(claim: dict, part: Situation) -> tuple[list[str], np.ndarray, np.nda
     names, tables = [], []
     for name, structures in sets.items():
         found = [structure for structure in structures if structure in part.structures]
-        values = [aligned([part], claim["metric"], s, [claim["treatment"], claim["control"]])[0][0] for s in found]
+        values = [aligned([part], claim["metric"], s, _sides(claim))[0][0] for s in found]
         values = np.array(values) if found else np.full((1, 2, len(part.seeds), len(part.patients)), np.nan)
         known = ~np.isnan(values).any(1, keepdims=True)  # a structure counts where both methods have it
         with np.errstate(invalid="ignore"):
@@ -206,6 +131,8 @@ def _effect(
     level: float,
 ) -> dict:
     """The weighted sum of levels, treatment against control; `values` (levels, 2 methods, seeds, patients)."""
+    if claim["kind"] == "reaches":
+        values[:, 1] = claim["published_treatment"]
     common = ~np.isnan(values).any((0, 1))  # the same patients and trainings on both sides, at every level
     if not common.any():
         return {}
@@ -238,10 +165,10 @@ def _effect(
 
 
 def _p_value(claim: dict, pair: Means) -> float:
-    """Two-sided; for a margin the larger of two one-sided ones (equivalent), or twice the one below (noninferior)."""
+    """Two-sided; for a margin the larger of two one-sided ones (equivalent), or twice the one below."""
     if claim["kind"] == "equivalent":
         return max(_one_sided(pair, -claim["margin"], 1), _one_sided(pair, claim["margin"], -1))
-    if claim["kind"] == "noninferior":
+    if claim["kind"] in ("noninferior", "reaches"):
         sign = DIRECTION[claim["metric"]]
         return min(1.0, 2 * _one_sided(pair, -sign * claim["margin"], sign))
     return float(pair.p_values()[0])
@@ -255,7 +182,7 @@ def _one_sided(pair: Means, limit: float, sign: int) -> float:
 
 
 def _failures(claim: dict, part: Situation) -> bool:
-    methods = [i for m in ("treatment", "control") if (i := part.index(claim[m])) is not None]
+    methods = [i for m in _sides(claim) if (i := part.index(m)) is not None]
     structures = [s for names in claim["across"].get("structures", {"": [claim["structure"]]}).values() for s in names]
     rows = [part.structures.index(s) for s in structures if s in part.structures]
     return bool(part.counts["n_failed"][part.metrics.index(claim["metric"])][np.ix_(rows, methods)].any())
@@ -296,7 +223,7 @@ def _verdict(row: dict) -> str:
     if row["kind"] == "equivalent":
         outside = row["low"] > row["margin"] or row["high"] < -row["margin"]
         return "reproduced" if row["established"] else "not reproduced" if outside else "inconclusive"
-    if row["kind"] == "noninferior":
+    if row["kind"] in ("noninferior", "reaches"):
         return "reproduced" if row["established"] else "not reproduced" if upper < -row["margin"] else "inconclusive"
     if row["separated"] and gain > 0:
         return "smaller" if falls_short(row) else "reproduced"
