@@ -4,7 +4,19 @@ RECORDS = [f"{cell.folder}/evaluate.json" for cell in REPORTED]
 TABLES = expand(
     "results/{experiment}/{table}.csv",
     experiment=EXPERIMENT,
-    table=["ledger", "scores", "curves", "ranking", "comparisons", "claims"],
+    table=[
+        "ledger",
+        "scores",
+        "curves",
+        "ranking",
+        "comparisons",
+        "schemes",
+        "rank_distribution",
+        "agreement",
+        "critical_difference",
+        "consensus",
+        "claims",
+    ],
 )
 
 
@@ -85,6 +97,28 @@ rule compare_rankings:
         code=code("compare_rankings"),
     script:
         "../workflow/scripts/compare_rankings.py"
+
+
+rule export_challenger:
+    input:
+        scores="results/{experiment}/scores.csv",
+    output:
+        challenger="results/{experiment}/exports/challenger.csv",
+    log:
+        "results/logs/export_challenger/{experiment}.log",
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        failed=config["failed_cells"],
+        empty=config["empty_masks"],
+        code=code("export_challenger"),
+    script:
+        "../workflow/scripts/export_challenger.py"
 
 
 rule judge_claims:

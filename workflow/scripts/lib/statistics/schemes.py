@@ -28,6 +28,7 @@ SCHEMES_TABLE = [
     "rank_low", "rank_high", "p_best",
 ]  # fmt: skip
 DISTRIBUTION = [*SITUATION, "metric", "empty", "scheme", "method", "rank", "share"]
+CHALLENGER = ["task", "case", "algorithm", "value"]
 AGREEMENT = [*SITUATION, "metric", "ranking_a", "ranking_b", "kendall_tau", "low", "high"]
 CRITICAL_DIFFERENCE = [
     *SITUATION, "metric", "method", "mean_rank", "groups", "p_friedman", "critical_difference", "n_patients",
@@ -350,3 +351,23 @@ def critical_difference(part: Situation, metric: str) -> pd.DataFrame:
             "n_patients": n,
         }
     )
+
+
+def challenger_table(parts: list[Situation], metric: str = "dice") -> pd.DataFrame:
+    """What these rankings are made of, as challengeR reads it: task, case, algorithm, value (docs/ranking_schemes.md).
+
+    A task is a situation, a case is a patient: scores are averaged over structures, over the patient's cases, and over
+    seeds. A method without a score for a patient has a row without a value, which R reads as NA.
+    """
+    tables = []
+    for part in (part for part in parts if metric in part.metrics):
+        values = part.scores[part.metrics.index(metric), part.structures.index(MEAN)]
+        seen = ~np.isnan(values).all((0, 1))
+        n = (~np.isnan(values)).sum(1)
+        value = np.nansum(values, 1) / np.where(n, n, np.nan)
+        names = pd.MultiIndex.from_product(
+            [[" ".join(part.name.values())], part.methods["method"], np.array(part.patients)[seen]],
+            names=["task", "algorithm", "case"],
+        )
+        tables.append(pd.DataFrame({"value": value[:, seen].ravel()}, names).reset_index())
+    return concat(tables, CHALLENGER)
