@@ -14,16 +14,19 @@ from lib.figures import style
 TITLE = "Does the ranking depend on how one ranks?"
 CAPTION = (
     "Kendall's τ between rankings of the same methods by different schemes, metrics and policies for empty masks: 1 is "
-    "the same order, 0 no relation, −1 the reverse. Left: every ranking against the first, which decides, with the 95 % "
-    "interval over patients and seeds. Right: all pairs; darker agrees more. A low τ among methods that are not separated "
-    "says little, because their order is chance."
+    "the same order, 0 no relation, −1 the reverse. Left: every ranking against the first, which decides, with the "
+    "95 % interval. Right: all pairs; darker agrees more. A low τ among methods that are not separated says little, "
+    "because their order is chance."
 )
 
 FEW = 12  # rankings of which τ fits as numbers
 
 
 def draw(agreement: pd.DataFrame) -> Figure:
-    """One block per dataset × condition × protocol. agreement: agreement.csv (ranking_a, ranking_b, kendall_tau, low, high)."""
+    """One block per dataset × condition × protocol.
+
+    agreement: agreement.csv (ranking_a, ranking_b, kendall_tau, low, high).
+    """
     panels = style.situations(agreement)
     if not panels:
         return style.notice("Agreement: fewer than two methods or rankings.")
@@ -77,4 +80,3 @@ def _matrix(ax: Axes, table: pd.DataFrame, order: list[str], colours: ScalarMapp
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(f"ranking 1 to {len(order)}, in the order of the rows")
-

@@ -11,7 +11,7 @@ from lib.figures import style
 
 TITLE = "One ranking over all datasets"
 CAPTION = (
-    "Mean rank of every method over the datasets (1 is best) with its 95 % interval, and its small grey ranks on the "
+    "Mean rank of every method over the datasets (1 is best) with its 95 % interval; grey ticks are its ranks on the "
     "single datasets. Ranks throw away by how much methods differ; where intervals overlap, the order may be chance."
 )
 
@@ -40,7 +40,7 @@ def draw(consensus: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
 def _panel(ax: Axes, rows: pd.DataFrame, single: pd.DataFrame) -> None:
     for y, row in rows.iterrows():
         ranks = single.loc[single["method"] == row["method"], "rank"].dropna().astype(float)
-        ax.scatter(ranks, [y] * len(ranks), s=9, marker="|", color="#8d949c", linewidth=1, zorder=1, gid="single")
+        ax.scatter(ranks, [y] * len(ranks), s=34, marker="|", color="#8d949c", linewidth=1, zorder=1, gid="single")
         if pd.notna(row["low"]):
             ax.plot([row["low"], row["high"]], [y, y], color=style.INK, linewidth=1.1, zorder=2, gid="interval")
         ax.scatter([row["mean_rank"]], [y], s=18, color=style.BLUE, zorder=3, gid="mean")

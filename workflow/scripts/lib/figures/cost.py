@@ -7,16 +7,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from lib.figures import style
 
 TITLE = "What the score costs"
 CAPTION = (
-    "Mean Dice with its 95 % interval against the size of the network, the operations of one forward pass, and the time "
-    "and energy of one training (mean over folds and seeds), on logarithmic axes. Filled marks joined by the line are the "
-    "Pareto front of the means: no other method has a higher mean at no higher cost. The front knows nothing of intervals; "
-    "whether neighbours on it are separated is in the significance map. Numbers follow the rank; colours stand for "
-    "architectures, shapes for losses. Times and energy compare only on equal machines."
+    "Mean Dice with its 95 % interval against the size of the network, the operations of one forward pass, and the "
+    "time and energy of one training (mean over folds and seeds), on logarithmic axes. Filled marks joined by the line "
+    "are the Pareto front of the means: no other method has a higher mean at no higher cost. The front knows nothing "
+    "of intervals; whether two methods on it are separated is in the significance map. Numbers follow the rank, colours "
+    "stand for architectures (seven, then again), shapes for losses. Times and energy compare only on equal machines."
 )
 
 
@@ -54,7 +55,7 @@ COSTS = {
     "flops": ("FLOPs of a forward pass, one patch", 1),
     "gpu_hours": ("GPU-hours per training", 1),
     "wall_seconds": ("minutes per training", 60),
-    "energy_kwh": ("kWh per training", 1),
+    "energy_kwh": ("energy per training, Wh", 1e-3),
 }
 
 
@@ -101,9 +102,13 @@ def _panel(ax: Axes, table: pd.DataFrame, column: str, looks: dict, device: str)
         ax.plot([cost[k]], [mean[k]], marker=look["marker"], markersize=4.6, markerfacecolor=face,
                 markeredgecolor=look["color"], markeredgewidth=1, linestyle="none", zorder=3, gid="method")  # fmt: skip
     ax.set_xscale("log")
-    if len(cost) and cost.max() < 1.5 * cost.min():
-        ax.set_xlim(cost.min() / 2, cost.max() * 2)
-    ax.margins(x=0.12)
+    if len(cost):
+        span = max(cost.max() / cost.min(), 4.0)
+        middle, half = np.sqrt(cost.max() * cost.min()), np.sqrt(span) * span**0.12
+        ax.set_xlim(middle / half, middle * half)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 30 else (1,)))
+    ax.xaxis.set_major_formatter(EngFormatter(sep="") if size == 1 else "{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     on = f"\n{style.wrapped(device, 34)}" if column in ("gpu_hours", "wall_seconds", "energy_kwh") else ""
     ax.set_xlabel(label + on)
     ax.grid(axis="both")
@@ -112,7 +117,7 @@ def _panel(ax: Axes, table: pd.DataFrame, column: str, looks: dict, device: str)
 
 
 def pareto(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Positions of the points that no other point dominates: a score at least as high at no higher cost, one strictly."""
+    """Positions of the points that no other dominates: score at least as high, cost no higher, one of them strictly."""
     no_worse = (cost[:, None] <= cost) & (score[:, None] >= score)
     strictly = (cost[:, None] < cost) | (score[:, None] > score)
     return np.flatnonzero(~(no_worse & strictly).any(axis=0))

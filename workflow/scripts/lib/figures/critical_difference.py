@@ -1,4 +1,4 @@
-"""Critical-difference diagram: mean ranks over patients, with bars that join methods the rank test does not separate."""
+"""Critical-difference diagram: mean ranks over patients, and bars over methods that the rank test does not separate."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from lib.figures import style
 
 TITLE = "Critical-difference diagram"
 CAPTION = (
-    "Mean rank of every method over patients (1 is best), as in Demšar (2006); a bar joins methods that the test on "
-    "ranks does not separate. This diagram is descriptive: seeds are averaged before ranking, so luck in training is not "
-    "in its test, and it may separate what the deciding test does not."
+    "Mean rank of every method over patients (1 is best) after Demšar (2006), turned so that long names fit. A bar "
+    "joins methods that the test on ranks does not separate; an open dot on it is a method that it passes over. This "
+    "diagram is descriptive: seeds are averaged before ranking, so luck in training is not in its test, and it may "
+    "separate what the deciding test does not."
 )
 
-LEVEL = 3.4  # mm between the names
+BAR = 2.0  # mm between two bars
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -28,91 +29,71 @@ def draw(table: pd.DataFrame) -> Figure:
     panels = style.situations(table)
     if not panels:
         return style.notice("Critical-difference diagram: fewer than two methods, or too few patients to rank on.")
-    heights = [_height(style.at(table, panel)) for panel in panels]
+    _, height = style.row_labels(list(table["method"].unique()))
+    parts = [style.at(table, p).sort_values(["mean_rank", "method"], kind="stable", ignore_index=True) for p in panels]
+    heights = [16 + height * len(rows) for rows in parts]
     figure = style.figure(style.TWO_COLUMNS, sum(heights) * style.MM)
     blocks = np.atleast_1d(figure.subfigures(len(panels), 1, height_ratios=heights))
-    for block, panel, height in zip(blocks, panels, heights, strict=True):
-        here = style.at(table, panel).sort_values(["mean_rank", "method"], kind="stable")
-        _panel(block.add_axes((0, 0, 1, (height - 8) / height)), here, height - 8)
-        block.suptitle(f"{style.situation_title(panel)}{_test(here)}", x=0.01, ha="left", fontsize=7.5)
+    for block, panel, rows in zip(blocks, panels, parts, strict=True):
+        bars = bars_of(rows)
+        n_lines = max(lines_of(bars), default=0) + 1
+        left, right = block.subplots(1, 2, sharey=True, width_ratios=[120, max(20, BAR * n_lines)])
+        _ranks(left, rows)
+        _bars(right, bars, n_lines, len(rows))
+        block.suptitle(f"{style.situation_title(panel)}{_test(rows)}", x=0.01, ha="left", fontsize=7.5)
     return figure
 
 
-def _bars(rows: pd.DataFrame) -> list[tuple[float, float]]:
-    """(lowest, highest mean rank) of every bar."""
+def bars_of(rows: pd.DataFrame) -> list[list[int]]:
+    """The rows that each bar joins, from the top; rows are sorted by mean rank."""
     groups = rows["groups"].fillna("").astype(str).str.split().explode().dropna()
-    spans = rows["mean_rank"].loc[groups.index].groupby(groups.to_numpy()).agg(["min", "max"])
-    return sorted(spans.itertuples(index=False, name=None))
+    return sorted(sorted(members) for members in groups.index.groupby(groups.to_numpy()).values() if len(members) > 1)
 
 
-def _levels(bars: list[tuple[float, float]]) -> list[int]:
-    """The line of each bar, so that bars on one line leave a gap."""
-    ends: list[float] = []
+def lines_of(bars: list[list[int]]) -> list[int]:
+    """The line of each bar: bars that share a row lie on different lines."""
+    ends: list[int] = []
     lines = []
-    for low, high in bars:
-        line = next((k for k, end in enumerate(ends) if low > end + 0.15), len(ends))
-        ends[line : line + 1] = [high]
+    for members in bars:
+        line = next((k for k, end in enumerate(ends) if members[0] > end), len(ends))
+        ends[line : line + 1] = [members[-1]]
         lines.append(line)
     return lines
 
 
-def _height(rows: pd.DataFrame) -> float:
-    bars = max(_levels(_bars(rows)), default=-1) + 1
-    return 8 + 11 + 2.0 * bars + 2 + LEVEL * -(-len(rows) // 2) + 2
-
-
 def _test(rows: pd.DataFrame) -> str:
+    """What the title says of the test: p-value, and the critical difference or the name of the test after it."""
     parts = []
-    if pd.notna(rows["p_friedman"].iloc[0]):
-        p = rows["p_friedman"].iloc[0]
+    if pd.notna(p := rows["p_friedman"].iloc[0]):
         parts.append("Friedman p " + ("< 0.001" if p < 0.001 else f"= {p:.3f}"))
-    difference = rows["critical_difference"].iloc[0] if "critical_difference" in rows else None
-    if isinstance(difference, float) and pd.notna(difference):
-        parts.append(f"critical difference {difference:.2f}")
-    elif isinstance(difference, str):
-        parts.append(difference)
+    if pd.notna(after := rows["critical_difference"].iloc[0]):
+        parts.append(after if isinstance(after, str) else f"critical difference {after:.2f}")
     return "".join(f" · {part}" for part in parts)
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, height: float) -> None:
-    """Demšar's layout in mm: the axis above, bars under it, the names of the better half left, of the others right."""
-    width = style.TWO_COLUMNS / style.MM
-    ax.set(xlim=(0, width), ylim=(height, 0))
-    ax.set_axis_off()
+def _ranks(ax: Axes, rows: pd.DataFrame) -> None:
     n = len(rows)
-    half = -(-n // 2)
-    left = 6 + max(_width(method) for method in rows["method"][:half])
-    right = width - 6 - max([_width(method) for method in rows["method"][half:]], default=0)
-    ranks = rows["mean_rank"].to_numpy(float)
-    low, high = np.floor(ranks.min()), max(np.ceil(ranks.max()), np.floor(ranks.min()) + 1)
-
-    def at(rank: float) -> float:
-        return left + 4 + (rank - low) / (high - low) * (right - left - 8)
-
-    axis = 8.0
-    ax.plot([at(low), at(high)], [axis, axis], color=style.INK, linewidth=0.8)
-    step = max(1, round((high - low) / 12))
-    for tick in np.arange(low, high + 0.01, step):
-        ax.plot([at(tick)] * 2, [axis - 1, axis], color=style.INK, linewidth=0.8)
-        ax.text(at(tick), axis - 1.6, f"{tick:g}", ha="center", va="bottom", fontsize=6.5)
-    ax.text((left + right) / 2, 0.2, "mean rank over patients (1 is best)", ha="center", va="top", fontsize=7)
-    bars = _bars(rows)
-    lines = _levels(bars)
-    for (first, last), line in zip(bars, lines, strict=True):
-        y = axis + 3 + 2.0 * line
-        ax.plot([at(first) - 0.7, at(last) + 0.7], [y, y], color=style.INK, linewidth=2.2, solid_capstyle="butt",
-                gid="bar", zorder=3)  # fmt: skip
-    top = axis + 3 + 2.0 * (max(lines, default=-1) + 1) + 2
-    for k, (method, rank) in enumerate(zip(rows["method"], ranks, strict=True)):
-        on_left = k < half
-        y = top + LEVEL * (k if on_left else n - 1 - k)
-        end = left if on_left else right
-        ax.plot([at(rank), at(rank), end], [axis, y, y], color=style.MUTED, linewidth=0.6, zorder=2)
-        ax.scatter([at(rank)], [axis], s=9, color=style.BLUE, zorder=4, clip_on=False, gid="rank")
-        label = f"{method}  {rank:.2f}" if on_left else f"{rank:.2f}  {method}"
-        ax.text(end + (-1 if on_left else 1), y, label, ha="right" if on_left else "left", va="center", fontsize=6.5)
+    for y, rank in rows["mean_rank"].items():
+        ax.plot([rank + 0.07 * n, 1.08 * n + 0.5], [y, y], color=style.FAINT, linewidth=0.5, zorder=0)
+        ax.scatter([rank], [y], s=20, color=style.BLUE, zorder=3, gid="rank")
+        ax.annotate(f"{rank:.2f}", (rank, y), (4.5, 0), textcoords="offset points", va="center", fontsize=6)
+    style.method_axis(ax, style.row_labels(list(rows["method"]))[0])
+    ax.set_xlim(0.5, 1.08 * n + 0.5)
+    ax.set_xticks(style.rank_ticks(n))
+    ax.set_xlabel("mean rank over patients (1 is best)")
 
 
-def _width(method: str) -> float:
-    """Width in mm of a name and its rank at 6.5 points, generously."""
-    return 1.42 * (len(method) + 6)
+def _bars(ax: Axes, bars: list[list[int]], n_lines: int, n: int) -> None:
+    for y in range(n):
+        ax.plot([-1, n_lines], [y, y], color=style.FAINT, linewidth=0.5, zorder=0)
+    for members, line in zip(bars, lines_of(bars), strict=True):
+        ax.plot([line, line], [members[0] - 0.18, members[-1] + 0.18], color=style.INK, linewidth=2.2,
+                solid_capstyle="butt", gid="bar")  # fmt: skip
+        absent = sorted({*range(members[0], members[-1] + 1)} - {*members})
+        ax.plot([line] * len(absent), absent, linestyle="none", marker="o", markersize=3.4, markerfacecolor="white",
+                markeredgecolor=style.INK, markeredgewidth=0.6, gid="passed over")  # fmt: skip
+    ax.set_xlim(-1, max(n_lines, 20 / BAR))
+    ax.text(
+        -1, 1.0, "not separated\nby the rank test", transform=ax.get_xaxis_transform(), fontsize=5.5, color=style.MUTED
+    )
+    ax.set_axis_off()

@@ -13,8 +13,8 @@ TITLE = "How much luck is in one training"
 CAPTION = (
     "Left: a mark is one training, its mean Dice over the patients of its test fold; folds have their own marks and "
     "lines, because they test different patients. The spread of one kind of mark along its line is luck in training. "
-    "Right: the standard deviation between trainings that differ in their seed alone, with its 95 % interval where there "
-    "is one; a difference between two methods that is no larger can turn round with the next seed."
+    "Right: the standard deviation between trainings that differ in their seed alone, with its 95 % interval where "
+    "there is one; a difference between two methods that is no larger can turn round with the next seed."
 )
 
 
@@ -40,10 +40,11 @@ def draw(scores: pd.DataFrame, components: pd.DataFrame, ranking: pd.DataFrame) 
         left, right = block.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])
         _points(left, style.at(trainings, panel), order, folds)
         _deviations(right, style.at(deviations, panel), order)
-        style.method_axis(left, [style.wrapped(method, 36) for method in order])
+        names = [_with_failures(method, style.at(trainings, panel)) for method in order]
+        style.method_axis(left, style.row_labels(names)[0])
         block.suptitle(style.title_with_n(panel, style.ranked(ranking, panel)), x=0.01, ha="left", fontsize=7.5)
     handles = [
-        Line2D([], [], linestyle="none", label=f"fold {fold}", color=style.INK, markersize=4, **_mark(k))
+        Line2D([], [], linestyle="none", label=f"fold {fold}", markersize=3.6, **_mark(k))
         for k, fold in enumerate(folds)
     ]
     foot.legend(handles=handles, loc="center", ncols=min(len(handles), 10))
@@ -67,7 +68,14 @@ def _order(trainings: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
 def _mark(k: int) -> dict:
     """Marker of a fold: shapes in turn, first filled, then hollow."""
     hollow = k // len(style.MARKERS) % 2
-    return {"marker": style.MARKERS[k % len(style.MARKERS)], "markerfacecolor": "white" if hollow else style.BLUE}
+    face = "white" if hollow else style.BLUE
+    edge = {"markeredgecolor": style.INK, "markeredgewidth": 0.4}
+    return {"marker": style.MARKERS[k % len(style.MARKERS)], "markerfacecolor": face, **edge}
+
+
+def _with_failures(method: str, trainings: pd.DataFrame) -> str:
+    failed = trainings.loc[trainings["method"] == method, "mean"].isna()
+    return f"{method} ({failed.sum()} of {len(failed)} failed)" if failed.any() else method
 
 
 def _points(ax: Axes, trainings: pd.DataFrame, order: list[str], folds: list[int]) -> None:
@@ -79,8 +87,7 @@ def _points(ax: Axes, trainings: pd.DataFrame, order: list[str], folds: list[int
             at = y + (k - (len(folds) - 1) / 2) * step
             if len(values):
                 ax.plot([values.min(), values.max()], [at, at], color="#9db4c6", linewidth=0.8, zorder=1)
-            ax.plot(values, [at] * len(values), linestyle="none", markersize=3.4, markeredgecolor=style.INK,
-                    markeredgewidth=0.4, alpha=0.9, zorder=2, gid="trainings", **_mark(k))  # fmt: skip
+            ax.plot(values, [at] * len(values), linestyle="none", markersize=3.4, zorder=2, gid="trainings", **_mark(k))
     ax.set_xlabel(f"mean {style.METRIC_NAMES[style.PRIMARY]} of one training")
 
 

@@ -16,14 +16,18 @@ TITLE = "Which pairs of methods are separated"
 CAPTION = (
     "Each square compares the method of its column with the method of its row. A filled square is a pair that the "
     "deciding test separates (with a seed component, Holm over all pairs); blue says that the column's method has the "
-    "higher mean Dice, orange that the row's has. The darker, the larger the effect size: the paired difference in units "
-    "of its standard deviation over patients. An empty square is a pair that is not separated, which does not make the "
-    "two methods equal. With up to eight methods the upper half gives the difference in mean Dice and its unadjusted "
-    "95 % interval."
+    "higher mean Dice, hatched orange that the row's has. The darker, the larger the effect size, which the number "
+    "gives: the paired difference in units of its standard deviation over patients. An empty square is a pair that is "
+    "not separated, which does not make the two methods equal. With up to eight methods the upper half gives the "
+    "difference in mean Dice, the row's method minus the column's, and its 95 % interval, which is not adjusted for "
+    "the number of pairs."
 )
 
 FEW = 8  # methods of which the differences fit as numbers
-HUES = LinearSegmentedColormap.from_list("direction", ["#8f3b00", "#d98a4e", "#f7ede4", "#e6eef5", "#5b94bd", "#17507c"])
+COLUMN, ROW = (  # the palest colour is still not white, so that a small difference that is real is seen
+    LinearSegmentedColormap.from_list(name, colours)
+    for name, colours in (("column", ["#a9cbe3", "#4f8dba", "#123f63"]), ("row", ["#f2c9a5", "#d0813f", "#7a3200"]))
+)
 
 
 def draw(comparisons: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
@@ -36,20 +40,22 @@ def draw(comparisons: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
     if not panels:
         return style.notice("Significance map: there are no two methods to compare.")
     orders = [_order(style.at(comparisons, panel), style.ranked(ranking, panel)) for panel in panels]
-    heights = [18 + _side(len(order)) * len(order) for order in orders]
+    _, height = style.row_labels([method for order in orders for method in order])
+    heights = [10 + (max(9.0, height) if len(order) <= FEW else height) * len(order) for order in orders]
     figure = style.figure(style.TWO_COLUMNS, (22 + sum(heights)) * style.MM)
     *blocks, foot = figure.subfigures(len(panels) + 1, 1, height_ratios=[*heights, 22])
     effects = comparisons.loc[comparisons["separated"].astype(bool), "effect_size"].abs()
     finite = effects[np.isfinite(effects)]
-    limit = float(np.quantile(finite, 0.95)) if len(finite) else 1.0
-    colours = ScalarMappable(Normalize(-limit, limit), HUES)
+    limit = max(1.0, float(np.ceil(np.quantile(finite, 0.95)))) if len(finite) else 1.0
+    colours = {sign: ScalarMappable(Normalize(0, limit), hues) for sign, hues in ((1, COLUMN), (-1, ROW))}
+    signs = set()
     for block, panel, order in zip(blocks, panels, orders, strict=True):
         pairs = style.at(comparisons, panel)
-        _panel(block.subplots(), pairs, order, colours)
+        signs |= _panel(block.subplots(), pairs, order, colours)
         text = f"{int(pairs['separated'].astype(bool).sum())} of {len(pairs)} pairs separated"
         title = f"{style.title_with_n(panel, style.ranked(ranking, panel))} · {text}"
         block.suptitle(title, x=0.01, ha="left", fontsize=7.5)
-    _key(foot, colours, any_separated=len(finite) > 0)
+    _key(foot, colours, signs, few=any(len(order) <= FEW for order in orders))
     return figure
 
 
@@ -58,57 +64,67 @@ def _order(pairs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
     return [method for method in ranked["method"] if method in compared]
 
 
-def _side(n: int) -> float:
-    """Height of a row in mm."""
-    return 9.0 if n <= FEW else max(3.2, min(6.0, 130 / n))
-
-
-def _panel(ax: Axes, pairs: pd.DataFrame, order: list[str], colours: ScalarMappable) -> None:
+def _panel(ax: Axes, pairs: pd.DataFrame, order: list[str], colours: dict[int, ScalarMappable]) -> set[int]:
+    """Draws the pairs; returns the directions that occur among the separated ones."""
     place = {method: k for k, method in enumerate(order)}
     few = len(order) <= FEW
+    signs = set()
     for pair in pairs.to_dict("records"):
         a, b = place[pair["method_a"]], place[pair["method_b"]]
-        sign = 1 if a < b else -1
-        column, row = min(a, b), max(a, b)
-        difference, low, high = sign * pair["difference"], *sorted((sign * pair["low"], sign * pair["high"]))
+        flip = 1 if a < b else -1
+        column, row = min(a, b), max(a, b)  # the column's method ranks before the row's
+        difference, low, high = flip * pair["difference"], *sorted((flip * pair["low"], flip * pair["high"]))
+        sign = 1 if difference >= 0 else -1
         box = {"xy": (column - 0.46, row - 0.46), "width": 0.92, "height": 0.92}
         if pair["separated"]:
-            effect = np.sign(difference) * abs(np.nan_to_num(pair["effect_size"], posinf=1e9))
-            face = colours.to_rgba(effect)
-            ax.add_patch(Rectangle(**box, facecolor=face, edgecolor="none", gid="separated"))
+            signs.add(sign)
+            effect = abs(np.nan_to_num(pair["effect_size"], posinf=1e9, neginf=-1e9))
+            face = colours[sign].to_rgba(effect)
+            hatch = {} if sign > 0 else {"hatch": "////", "edgecolor": "white", "linewidth": 0}
+            ax.add_patch(Rectangle(**box, facecolor=face, gid="separated", **hatch))
             if few:
-                ink = "white" if style.luminance(face) < 0.2 else style.INK
-                ax.text(column, row, style.signed(effect, 1), ha="center", va="center", fontsize=6.5, color=ink)
+                look = {"fontsize": 6.5, "color": "white" if style.luminance(face) < 0.2 else style.INK}
+                background = {"facecolor": face, "edgecolor": "none", "pad": 1}
+                ax.text(column, row, f"{effect:.1f}", ha="center", va="center", bbox=background, **look)
         else:
             ax.add_patch(Rectangle(**box, facecolor="white", edgecolor=style.FAINT, linewidth=0.5, gid="not separated"))
-        if few:
-            # the column's method stands below the diagonal on the left: read the same pair mirrored
+        if few:  # the same pair, mirrored
+            look = {"ha": "center", "va": "center", "color": style.INK if pair["separated"] else style.MUTED}
             weight = "bold" if pair["separated"] else "normal"
-            colour = style.INK if pair["separated"] else style.MUTED
-            ax.text(row, column - 0.17, style.signed(difference), ha="center", va="center", fontsize=6.5,
-                    fontweight=weight, color=colour)  # fmt: skip
-            if pd.notna(pair["low"]):
-                interval = f"[{style.signed(low)}, {style.signed(high)}]"
-                ax.text(row, column + 0.2, interval, ha="center", va="center", fontsize=5, color=colour)
-    for k in range(len(order)):
+            ax.text(row, column - 0.17, style.signed(difference), fontsize=6.5, fontweight=weight, **look)
+            if pd.notna(low):
+                ax.text(row, column + 0.2, f"[{style.signed(low)}, {style.signed(high)}]", fontsize=5, **look)
+    n = len(order)
+    for k in range(n):
         ax.add_patch(Rectangle((k - 0.46, k - 0.46), 0.92, 0.92, facecolor="#eceff2", edgecolor="none"))
         ax.text(k, k, str(k + 1), ha="center", va="center", fontsize=6.5 if few else 5, color=style.MUTED)
-    n = len(order)
     ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
-    ax.set_yticks(range(n), [f"{style.wrapped(method, 36)}  {k + 1}" for k, method in enumerate(order)])
+    ax.set_yticks(range(n), [f"{label}  {k + 1}" for k, label in enumerate(style.row_labels(order)[0])])
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return signs
 
 
-def _key(foot, colours: ScalarMappable, any_separated: bool) -> None:
-    """What the squares mean, left; the colour bar, right, where a pair is separated."""
-    left, right = foot.subfigures(1, 2, width_ratios=[1, 1])
-    handles = [Patch(facecolor="white", edgecolor=style.MUTED, linewidth=0.5, label="not separated (not: equal)")]
-    if any_separated:
-        handles.insert(0, Patch(facecolor=HUES(0.9), label="separated, the column's method has the higher mean"))
-        handles.insert(1, Patch(facecolor=HUES(0.1), label="separated, the row's method has the higher mean"))
-        bar = foot.colorbar(colours, cax=right.add_axes((0.12, 0.55, 0.8, 0.16)), orientation="horizontal", extend="both")
-        bar.outline.set_visible(False)
-        bar.set_label("effect size: difference ÷ its SD over patients")
+def _key(foot, colours: dict[int, ScalarMappable], signs: set[int], few: bool) -> None:
+    """What the squares mean, left; the colours of the effect sizes, right."""
+    left, right = foot.subfigures(1, 2, width_ratios=[1.15, 1])
+    frame = {"facecolor": "white", "edgecolor": style.MUTED, "linewidth": 0.5}
+    handles = [Patch(**frame, label="not separated (which is not “equal”)")]
+    if -1 in signs:
+        handles.insert(0, Patch(facecolor=ROW(0.6), hatch="////", edgecolor="white", linewidth=0,
+                                label="separated, the row's method has the higher mean"))  # fmt: skip
+    if 1 in signs:
+        handles.insert(0, Patch(facecolor=COLUMN(0.6), label="separated, the column's method has the higher mean"))
+    if few:
+        text = f"above the diagonal: difference in mean {style.METRIC_NAMES[style.PRIMARY]}, row − column"
+        handles.append(Patch(facecolor="none", edgecolor="none", label=f"{text} [95 % interval]"))
     left.legend(handles=handles, loc="center left")
+    for k, sign in enumerate(sorted(signs, reverse=True)):
+        box = right.add_axes((0.15, 0.62 - 0.24 * k, 0.78, 0.16))
+        bar = right.colorbar(colours[sign], cax=box, orientation="horizontal", extend="max")
+        bar.outline.set_visible(False)
+        if k == len(signs) - 1:
+            bar.set_label("effect size: |difference| ÷ its SD over patients")
+        else:
+            box.tick_params(bottom=False, labelbottom=False)

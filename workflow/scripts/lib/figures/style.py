@@ -217,11 +217,16 @@ def title_with_n(situation: tuple[str, str, str], rows: pd.DataFrame) -> str:
     return f"{situation_title(situation)} · {spans[0]} patients × {spans[1]} seeds"
 
 
-def row_labels(names: list[str], width: int = 36) -> tuple[list[str], float]:
+def row_labels(names: list[str], width: int = 56) -> tuple[list[str], float]:
     """Names as labels of rows, and the height in mm of a row that holds each: 5 mm, less where there are many."""
     labels = [wrapped(name, width) for name in names]
     lines_needed = max((label.count("\n") + 1 for label in labels), default=1)
     return labels, max(5.0 if len(names) <= 12 else 3.6, 2.9 * lines_needed + 0.5)
+
+
+def rank_ticks(n: int) -> list[int]:
+    """Where an axis of the ranks 1 to n has its numbers."""
+    return list(range(1, n + 1)) if n <= 20 else [1, *range(5, n + 1, 5)]
 
 
 def method_axis(ax: Axes, labels: list[str]) -> None:
