@@ -16,6 +16,7 @@ TABLES = expand(
         "critical_difference",
         "consensus",
         "claims",
+        *(["degradation"] if segcross.varied_parts(config) else []),
     ],
 )
 
@@ -124,6 +125,7 @@ rule export_challenger:
 rule judge_claims:
     input:
         scores="results/{experiment}/scores.csv",
+        ledger="results/{experiment}/ledger.csv",
     output:
         claims="results/{experiment}/claims.csv",
     log:
@@ -139,11 +141,38 @@ rule judge_claims:
         runtime=30,
     params:
         claims=CLAIMS,
+        conditions={name: config["conditions"][name] for name in config["experiment"]["conditions"]},
+        protocols={config["experiment"]["protocol"]: config["protocols"][config["experiment"]["protocol"]]},
         failed=config["failed_cells"],
         empty=config["empty_masks"],
         code=code("judge_claims"),
     script:
         "../workflow/scripts/judge_claims.py"
+
+
+rule degrade:
+    input:
+        scores="results/{experiment}/scores.csv",
+    output:
+        degradation="results/{experiment}/degradation.csv",
+    log:
+        "results/logs/degrade/{experiment}.log",
+    benchmark:
+        "results/benchmarks/degrade/{experiment}.tsv"
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        conditions={name: config["conditions"][name] for name in config["experiment"]["conditions"]},
+        failed=config["failed_cells"],
+        empty=config["empty_masks"],
+        code=code("degrade"),
+    script:
+        "../workflow/scripts/degrade.py"
 
 
 rule require_complete:

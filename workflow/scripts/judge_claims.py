@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from lib.files import write_table
 from lib.log import logged
 from lib.statistics import judge, read_scores, situations
@@ -11,8 +13,10 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        scores = read_scores(snakemake.input.scores)
-        claims = judge(situations(scores, snakemake.params.failed, snakemake.params.empty), snakemake.params.claims)
+        given = snakemake.params
+        parts = situations(read_scores(snakemake.input.scores), given.failed, given.empty)
+        ledger = pd.read_csv(snakemake.input.ledger)
+        claims = judge(parts, given.claims, conditions=given.conditions, protocols=given.protocols, ledger=ledger)
         write_table(snakemake.output.claims, claims)
         for row in claims.itertuples():
             print(f"{row.claim}: {row.verdict}. {row.sentence}")

@@ -13,7 +13,7 @@ class Family:
     """Conditions along one axis, weakest first."""
 
     part: str  # image, train_labels or train_patients: what the noise is on
-    name: str  # what all but clean have in common, and the axis, as "image gaussian: strength"
+    name: str  # what all but clean have in common, as "train_labels boundary_shift, rate 1 (mm)"
     conditions: tuple[str, ...]
     strengths: tuple[float, ...]
 
@@ -66,13 +66,14 @@ def _flat(condition: dict, unit: str) -> dict[tuple[str, ...], object]:
 
 
 def _name(flat: dict[tuple[str, ...], object], axis: tuple[str, ...]) -> str:
-    """The settings in words: kinds first, then what else is fixed, then the axis."""
-    if axis == ("train_patients",):
-        return f"train_patients: {'share' if isinstance(flat[axis], float) else 'number'}"
+    """The settings in words: kinds first, then what else is fixed; in brackets what the strength is, if not a share."""
+    what = {"strength": "", "strength_mm": " (mm)", "strength_px": " (px)", "rate": " (rate)"}.get(axis[-1])
+    if what is None:
+        return f"train_patients ({'share' if isinstance(flat[axis], float) else 'number'})"
     kinds = [f"{key[0]} {value}" for key, value in flat.items() if key[-1] == "kind"]
     fixed = [
         f"{key[-1]} {' '.join(value) if isinstance(value, list) else f'{value:g}'}"
         for key, value in flat.items()
         if key[-1] != "kind" and key != axis
     ]
-    return f"{', '.join(kinds + fixed)}: {axis[-1]}"
+    return ", ".join(kinds + fixed) + what
