@@ -94,6 +94,12 @@ def value_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def recipe_hash(job: dict) -> str:
+    """SHA-256 of the configuration of a training (a job of `train_cell`), without what cannot change its result."""
+    protocol = {key: v for key, v in job["protocol"].items() if key != "checkpoint_minutes"}
+    return value_hash([job["cell"], job["model"], job["loss"], protocol, job["threads"]])
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on; nothing is imported."""
     found = {"python": platform.python_version()}

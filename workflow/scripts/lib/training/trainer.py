@@ -22,7 +22,7 @@ from lib.files import atomic, read_json, write_json
 from lib.inference.device import autocast, start_torch
 from lib.losses import build_loss, needs_features
 from lib.models import build_model
-from lib.provenance import value_hash
+from lib.provenance import recipe_hash, value_hash
 from lib.training.augment import augment_batch, complete_settings
 from lib.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint, stop_signals
 from lib.training.cost import device_name, energy_meter, fingerprint, forward_flops, peak_memory_mb
@@ -193,10 +193,9 @@ def build_optimizer(protocol: dict, parameters: list[nn.Parameter]) -> torch.opt
 
 def training_origin(job: dict, meta: dict, fold: dict[str, list[str]]) -> dict[str, str]:
     """SHA-256 of what determines the training: code, recipe (cell and configuration), data; identity: of all three."""
-    protocol = {key: v for key, v in job["protocol"].items() if key != "checkpoint_minutes"}
     origin = {
         "code": job["code"],
-        "recipe": value_hash([job["cell"], job["model"], job["loss"], protocol, job["threads"]]),
+        "recipe": recipe_hash(job),
         "data": value_hash(
             {part: [[case, meta["cases"][case]["sha256"]] for case in fold[part]] for part in sorted(fold)}
             | {"structures": [meta["classes"], meta["values"], meta["regions"]]}

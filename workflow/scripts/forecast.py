@@ -1,0 +1,18 @@
+"""Say what the experiment will cost, from cells that have ended or from a few real steps of each method."""
+
+from typing import TYPE_CHECKING
+
+from lib.files import write_table
+from lib.forecast import describe, forecast
+from lib.log import logged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]) as say:
+        experiment, at_once = snakemake.params.experiment, snakemake.params.at_once
+        table = forecast(snakemake.params.jobs, say)
+        path = f"results/{experiment}/forecast.csv"
+        write_table(path, table)
+        say(f"{describe(table, experiment, at_once)}\nTable: {path}")
