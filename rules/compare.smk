@@ -10,6 +10,7 @@ TABLES = expand(
         "curves",
         "ranking",
         "comparisons",
+        "components",
         "schemes",
         "rank_distribution",
         "agreement",
@@ -53,6 +54,7 @@ rule rank:
     output:
         ranking="results/{experiment}/ranking.csv",
         comparisons="results/{experiment}/comparisons.csv",
+        components="results/{experiment}/components.csv",
     log:
         "results/logs/rank/{experiment}.log",
     benchmark:

@@ -583,7 +583,8 @@ def test_columns_order_and_determinism():
     ]  # fmt: skip
     assert list(first.pairs.columns) == [
         "dataset", "condition", "protocol", "metric", "structure", "method_a", "method_b", "difference", "low", "high",
-        "p", "p_holm", "separated", "n_patients", "n_seeds",
+        "p", "p_holm", "separated", "n_patients", "n_seeds", "effect_size", "wins", "p_wilcoxon", "p_wilcoxon_holm",
+        "p_permutation", "p_permutation_holm", "seeds_needed", "patients_needed",
     ]  # fmt: skip
 
 

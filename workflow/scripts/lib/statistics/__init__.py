@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lib.statistics.claims import judge
+from lib.statistics.components import components
 from lib.statistics.ranking import rank
 from lib.statistics.table import read_scores, situations
 
-__all__ = ["Comparison", "compare", "judge", "rank", "read_scores", "situations"]
+__all__ = ["Comparison", "compare", "components", "judge", "rank", "read_scores", "situations"]
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ A + B - R is not used: with 3 trainings it rejects up to 9 % true null hypothese
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
 MIN_SEEDS = 3
-_MIN_WITHIN_DF = 5  # with fewer degrees of freedom within folds than this, patients of all folds are compared
+MIN_WITHIN_DF = 5  # with fewer degrees of freedom within folds than this, patients of all folds are compared
 _TINY = 1e-300
 
 
@@ -37,6 +36,11 @@ class Means:
     residual_variance: np.ndarray  # R
     training_df: np.ndarray  # inf where seeds are too few: then the interval is about patients only
     patient_df: np.ndarray
+    residual_df: np.ndarray
+    training_share: np.ndarray  # sum over trainings of their squared share in the mean, 1 / trainings if all are alike
+    value_share: np.ndarray  # the same of the values, 1 / (seeds x patients) without holes
+    fold_variance: np.ndarray  # (K, folds), the parts of A
+    fold_df: np.ndarray  # (K, folds), their degrees of freedom, seeds - 1 without holes
     n_seeds: np.ndarray
     n_patients: np.ndarray
     seeds_enough: np.ndarray
@@ -47,32 +51,60 @@ class Means:
 
     def p_values(self) -> np.ndarray:
         """Two-sided p-values of mean = 0; NaN without an interval; where nothing varies, 1 if mean = 0, else 0."""
-        return self._solve(lambda some, nodes: _tail(np.abs(self.mean[some]), *nodes)[0], exact=lambda m: m == 0)
+        return self._solve(lambda some, nodes: _tail(np.abs(self.mean[some]), *nodes), exact=lambda m: m == 0)
 
     def half_widths(self, level: float) -> np.ndarray:
         """Half the width of the interval mean +- h at `level`; it excludes 0 exactly where p < 1 - level."""
         return self._solve(lambda some, nodes: _quantile(1 - level, *nodes), exact=lambda m: m * 0)
 
+    def components(self, level: float) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Standard deviations (estimate, low, high) of "training", "patient" and "residual"; NaN with too few seeds.
+
+        NaN for "patient" also where patients of all folds are compared, since B then holds the trainings' differences.
+        The intervals treat R as known and A and B as multiples of chi-squared variables.
+        """
+        a, b, r = self.training_variance, self.patient_variance, self.residual_variance
+        known = self.seeds_enough & (self.n_patients >= 2)
+        within_folds = self.patient_df <= self.n_patients - self.trainings_seen.any(1).sum(1)
+        tail = (1 - level) / 2
+        parts = {
+            "training": (a, self.training_df, r, self.training_share),
+            "patient": (b, np.where(within_folds, self.patient_df, 0), r, 1 / np.maximum(self.n_patients, 1)),
+            "residual": (r, self.residual_df, 0 * r, self.value_share),
+        }
+        result = {}
+        for name, (variance, df, contained, share) in parts.items():
+            df = np.where(known & (df > 0), df, np.nan)
+            scales = (1.0, df / special.chdtri(df, tail), df / special.chdtri(df, 1 - tail))
+            result[name] = tuple(
+                np.where(np.isnan(df), np.nan, np.sqrt(np.maximum(variance * scale - contained, 0) / share))
+                for scale in scales
+            )
+        return result
+
     def _solve(self, solver, exact) -> np.ndarray:
-        """Apply `solver` to the groups of rows that share degrees of freedom, hence quadrature nodes."""
+        """Apply `solver` to quadrature nodes of the rows; few rows at a time, since each has up to 64 x 64 nodes."""
         result = np.full(len(self.mean), np.nan)
         known = self.n_patients >= 2
         constant = known & (self.training_variance + self.patient_variance + self.residual_variance < _TINY)
         result[constant] = exact(self.mean[constant])
-        todo = known & ~constant
-        for df in {*zip(self.training_df[todo], self.patient_df[todo], strict=True)}:
-            some = np.flatnonzero(todo & (self.training_df == df[0]) & (self.patient_df == df[1]))
-            result[some] = solver(some, self._nodes(some, *df))
+        kind = np.stack([_node_count(self.training_df), _node_count(self.patient_df)], 1)
+        for counts in np.unique(kind[known & ~constant], axis=0):
+            rows = np.flatnonzero(known & ~constant & (kind == counts).all(1))
+            for some in np.array_split(rows, len(rows) // 256 + 1):
+                result[some] = solver(some, self._nodes(some, *counts))
         return result
 
-    def _nodes(self, some: np.ndarray, training_df: float, patient_df: float) -> tuple[np.ndarray, np.ndarray]:
-        """Standard deviations of the mean that the data allow (len(some), nodes), and their weights (nodes,)."""
-        (x, w), (y, v) = _scale_nodes(training_df), _scale_nodes(patient_df)
+    def _nodes(self, some: np.ndarray, training_nodes: int, patient_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Standard deviations of the mean that the data allow (len(some), nodes), and their weights."""
+        x, w = _scale_nodes(self.training_df[some], training_nodes)
+        y, v = _scale_nodes(self.patient_df[some], patient_nodes)
         a, b, r = (c[some, None] for c in (self.training_variance, self.patient_variance, self.residual_variance))
         excess = np.maximum(a * x - r, 0)  # what trainings add beyond the residual, which b holds already
         rest = np.maximum(b * y, r)
         variance = excess[:, :, None] + rest[:, None, :]
-        return np.sqrt(variance + _TINY).reshape(len(some), -1), np.outer(w, v).ravel()
+        weights = w[:, :, None] * v[:, None, :]
+        return np.sqrt(variance + _TINY).reshape(len(some), -1), weights.reshape(len(some), -1)
 
 
 def estimate_means(values: np.ndarray, folds: np.ndarray) -> Means:
@@ -92,7 +124,7 @@ def estimate_means(values: np.ndarray, folds: np.ndarray) -> Means:
 
     in_fold = ((folds[:, None] == np.unique(folds)) & present[:, :, None]).astype(float)  # (K, P, F)
     within_df = n_patients - in_fold.any(1).sum(1)
-    pooled = within_df < _MIN_WITHIN_DF  # then B holds differences of trainings too: cautious, A is kept whole
+    pooled = within_df < MIN_WITHIN_DF  # then B holds differences of trainings too: cautious, A is kept whole
     whole = present[:, :, None] & (np.arange(in_fold.shape[2]) == 0)
     members = np.where(pooled[:, None, None], whole, in_fold)
     patient_df = np.where(pooled, n_patients - 1, within_df).astype(float)
@@ -134,8 +166,13 @@ def estimate_means(values: np.ndarray, folds: np.ndarray) -> Means:
         training_variance=np.where(seeds_enough, (effects**2).sum((1, 2)), 0.0),
         patient_variance=patient_variance,
         residual_variance=np.where(seeds_enough & (residual_df > 0), residual_variance, 0.0),
-        training_df=np.where(seeds_enough, np.round(training_df, 6), np.inf),
+        training_df=np.where(seeds_enough, training_df, np.inf),
         patient_df=patient_df,
+        residual_df=np.where(seeds_enough, residual_df, 0),
+        training_share=square.sum(1),
+        value_share=(weights**2).sum((1, 2)),
+        fold_variance=np.where(seeds_enough[:, None], (effects**2).sum(1), 0.0),
+        fold_df=fold_df,
         n_seeds=seen.any(2).sum(1),
         n_patients=n_patients,
         seeds_enough=seeds_enough,
@@ -157,32 +194,34 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-@lru_cache(maxsize=256)
-def _scale_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """Quadrature of df/chi2(df): nodes and weights by the trapezoid rule in log chi2, from tail to tail."""
-    if np.isinf(df):
-        return np.ones(1), np.ones(1)
+def _node_count(df: np.ndarray) -> np.ndarray:
+    return np.where(np.isinf(df), 1, np.where(df < 6, 64, 24))
+
+
+def _scale_nodes(df: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Quadrature of df/chi2(df): nodes and weights (rows, n) by the trapezoid rule in log chi2, from tail to tail."""
+    if n == 1:
+        return np.ones((len(df), 1)), np.ones((len(df), 1))
+    df, row = np.unique(df, return_inverse=True)
     low = np.log(2 * special.gammaincinv(df / 2, 1e-12))
     high = np.log(2 * special.gammainccinv(df / 2, 1e-12))
-    u = np.linspace(low, high, 64 if df < 6 else 24)
-    log_density = df / 2 * u - np.exp(u) / 2
-    weights = np.exp(log_density - log_density.max())
-    return df / np.exp(u), weights / weights.sum()
+    u = np.linspace(low, high, n, axis=1)
+    log_density = df[:, None] / 2 * u - np.exp(u) / 2
+    weights = np.exp(log_density - log_density.max(1, keepdims=True))
+    return (df[:, None] / np.exp(u))[row], (weights / weights.sum(1, keepdims=True))[row]
 
 
-def _tail(h: np.ndarray, sigma: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P(|N(0, sigma^2)| > h) averaged over sigma, and its derivative in h."""
-    z = h[:, None] / sigma
-    density = np.exp(-(z**2) / 2) / sigma * np.sqrt(2 / np.pi)
-    return 2 * special.ndtr(-z) @ weights, -(density @ weights)
+def _tail(h: np.ndarray, sigma: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """P(|N(0, sigma^2)| > h) averaged over sigma."""
+    return 2 * np.einsum("kn,kn->k", special.ndtr(-h[:, None] / sigma), weights)
 
 
 def _quantile(p: float, sigma: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The h with tail probability p, by Newton's method, which cannot overshoot: the tail is convex in h > 0."""
     h = -special.ndtri(p / 2) * sigma.min(1)  # the tail here is at least p
     for _ in range(200):
-        tail, slope = _tail(h, sigma, weights)
-        step = (p - tail) / slope
+        density = np.exp(-((h[:, None] / sigma) ** 2) / 2) / sigma * np.sqrt(2 / np.pi)
+        step = (_tail(h, sigma, weights) - p) / np.einsum("kn,kn->k", density, weights)
         h += step
         if np.all(np.abs(step) <= 1e-10 * h):
             break

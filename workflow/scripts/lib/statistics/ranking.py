@@ -1,7 +1,8 @@
-"""Means with intervals, paired differences of all methods, ranks with their bootstrap distribution, the top group."""
+"""Means with intervals, differences of all pairs of methods, ranks with their bootstrap distribution, the top group."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,9 @@ import pandas as pd
 from lib.errors import BadInput
 from lib.metrics import DIRECTION, DISTANCES
 from lib.registry import did_you_mean
+from lib.statistics import pairs as described
 from lib.statistics.means import Means, estimate_means, holm
+from lib.statistics.moderation import moderate
 from lib.statistics.table import MEAN, SITUATION, Situation
 
 RANKING = [
@@ -20,7 +23,8 @@ RANKING = [
 ]  # fmt: skip
 PAIRS = [
     *SITUATION, "metric", "structure", "method_a", "method_b", "difference", "low", "high", "p", "p_holm",
-    "separated", "n_patients", "n_seeds",
+    "separated", "n_patients", "n_seeds", "effect_size", "wins", "p_wilcoxon", "p_wilcoxon_holm", "p_permutation",
+    "p_permutation_holm", "seeds_needed", "patients_needed",
 ]  # fmt: skip
 
 
@@ -39,9 +43,10 @@ def rank(
     for part in parts:
         for i, structure in enumerate(part.structures):
             for j, metric in enumerate(part.metrics):
-                rankings.append(_rank(part, i, j, resamples, level, seed))
+                table, compared = _rank(part, i, j, resamples, level, seed)
+                rankings.append(table)
                 if metric == primary and structure == MEAN:
-                    pairs.append(_pairs(part, rankings[-1], i, j, level))
+                    pairs.append(_describe(part, compared, i, j, level))
     return concat(rankings, RANKING), concat(pairs, PAIRS)
 
 
@@ -58,8 +63,48 @@ def differences(values: np.ndarray, a: np.ndarray, b: np.ndarray, folds: np.ndar
     return estimate_means(np.where(np.abs(difference) < 1e-12 * scale, 0.0, difference), folds)
 
 
-def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: int) -> pd.DataFrame:
-    """Rows of one structure and metric, best method first."""
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of some methods; arrays of shape (pairs,)."""
+
+    a: np.ndarray  # positions of the methods in the scores
+    b: np.ndarray
+    own: Means  # the difference a - b by itself
+    moderated: Means  # with what all pairs together tell about trainings; decides
+    p: np.ndarray
+    p_holm: np.ndarray
+    separated: np.ndarray
+
+
+def compare_pairs(values: np.ndarray, methods: np.ndarray, folds: np.ndarray, level: float) -> Pairs:
+    """Every pair of `methods`, in this order; `values` (methods, seeds, patients). One family, by Holm."""
+    a, b = np.array([*combinations(methods, 2)], dtype=int).reshape(-1, 2).T
+    own = differences(values, a, b, folds)
+    moderated = moderate(own, a, b)
+    p = moderated.p_values()
+    p_holm = holm(p)
+    return Pairs(a, b, own, moderated, p, p_holm, (p_holm <= 1 - level) & own.seeds_enough)
+
+
+def top_group(pairs: Pairs, ranks: np.ndarray, direction: int, level: float) -> np.ndarray:
+    """Which methods may be the best: a set that holds the best one with probability `level` or more.
+
+    `ranks` (methods,), NaN for methods that are not ranked; `pairs` has the better ranked method first. A method is out
+    if another one beats it, in the family of all pairs or in the M - 1 comparisons of this method with the others. That
+    family is the method's own, whatever the data say about who is best (Hsu 1981; docs/statistics.md, The top group).
+    """
+    n = np.count_nonzero(~np.isnan(ranks))
+    alone = pairs.own.seeds_enough & (pairs.p * (n - 1) <= 1 - level)
+    beaten = (pairs.separated | alone) & (direction * pairs.own.mean > 0) & (ranks[pairs.a] < ranks[pairs.b])
+    top = ~np.isnan(ranks)
+    top[pairs.b[beaten]] = False
+    return top
+
+
+def _rank(
+    part: Situation, i: int, j: int, resamples: int, level: float, seed: int
+) -> tuple[pd.DataFrame, Pairs | None]:
+    """Rows of one structure and metric, best method first, and its pairs; None for a metric without a direction."""
     metric, values = part.metrics[j], part.scores[j, i]  # (methods, seeds, patients)
     table = part.methods.assign(**part.name, structure=part.structures[i], metric=metric)
     each = estimate_means(values, part.folds)
@@ -79,20 +124,22 @@ def _rank(part: Situation, i: int, j: int, resamples: int, level: float, seed: i
         p_best=np.nan,
         top_group=False,
     )
+    if DIRECTION[metric] == 0:
+        return table.sort_values("method", kind="stable"), None
     ranked = complete_methods(each, values)
-    if DIRECTION[metric] == 0 or len(ranked) == 0:
-        return table.sort_values("method", kind="stable")
     score = np.round(DIRECTION[metric] * each.mean[ranked], 12)
-    order = ranks_of(score[None])[0]
-    table.loc[ranked, "rank"] = order
-    table.loc[ranked, "top_group"] = _top_group(values[ranked], order, part.folds, level)
-    if each.n_patients[ranked[0]] >= 2:
+    table.loc[ranked, "rank"] = ranks_of(score[None])[0]
+    if len(ranked) and each.n_patients[ranked[0]] >= 2:
         draws = resampled_means(each, ranked, *resample(each, ranked, resamples, seed))
         low, high, p_best = rank_intervals(ranks_of(np.round(DIRECTION[metric] * draws, 12)), level)
         table.loc[ranked, "rank_low"] = low
         table.loc[ranked, "rank_high"] = high
         table.loc[ranked, "p_best"] = p_best
-    return table.sort_values(["rank", "method"], kind="stable")
+    ranks = table["rank"].to_numpy(float, na_value=np.nan)
+    table = table.sort_values(["rank", "method"], kind="stable")
+    pairs = compare_pairs(values, table.index.to_numpy(), part.folds, level)
+    table["top_group"] = top_group(pairs, ranks, DIRECTION[metric], level)[table.index]
+    return table, pairs
 
 
 def complete_methods(each: Means, values: np.ndarray) -> np.ndarray:
@@ -117,44 +164,38 @@ def rank_intervals(ranks: np.ndarray, level: float) -> tuple[np.ndarray, np.ndar
     return low, high, (first / first.sum(1, keepdims=True)).mean(0)
 
 
-def _top_group(values: np.ndarray, order: np.ndarray, folds: np.ndarray, level: float) -> np.ndarray:
-    """Methods that are not separated from the best one, after Holm over all pairs."""
-    n = len(values)
-    a, b = np.array([*combinations(range(n), 2)], dtype=int).reshape(-1, 2).T
-    pairs = differences(values, a, b, folds)
-    separated = _separated(pairs, holm(pairs.p_values()), level)
-    top = np.ones(n, bool)
-    best = int(np.argmin(order))
-    top[b[(a == best) & separated]] = False
-    top[a[(b == best) & separated]] = False
-    return top
-
-
-def _separated(pairs: Means, p_holm: np.ndarray, level: float) -> np.ndarray:
-    return (p_holm <= 1 - level) & pairs.seeds_enough
-
-
-def _pairs(part: Situation, ranking: pd.DataFrame, i: int, j: int, level: float) -> pd.DataFrame:
-    """All pairs of methods, the better ranked one first."""
-    a, b = np.array([*combinations(ranking.index, 2)], dtype=int).reshape(-1, 2).T
-    pairs = differences(part.scores[j, i], a, b, part.folds)
-    p, half = pairs.p_values(), pairs.half_widths(level)
-    p_holm = holm(p)
+def _describe(part: Situation, pairs: Pairs | None, i: int, j: int, level: float) -> pd.DataFrame:
+    """Rows of `pairs`."""
+    if pairs is None:
+        return pd.DataFrame(columns=PAIRS)
+    half = pairs.moderated.half_widths(level)
+    values = part.scores[j, i]
+    per_patient = described.over_seeds(values[pairs.a] - values[pairs.b])
+    p_wilcoxon, p_permutation = described.wilcoxon(per_patient), described.sign_flips(per_patient)
+    seeds_needed, patients_needed = described.studies_needed(pairs.own, level)
     return pd.DataFrame(
         part.name
         | {
             "metric": part.metrics[j],
             "structure": part.structures[i],
-            "method_a": part.methods["method"].to_numpy()[a],
-            "method_b": part.methods["method"].to_numpy()[b],
-            "difference": pairs.mean,
-            "low": pairs.mean - half,
-            "high": pairs.mean + half,
-            "p": p,
-            "p_holm": p_holm,
-            "separated": _separated(pairs, p_holm, level),
-            "n_patients": pairs.n_patients,
-            "n_seeds": pairs.n_seeds,
+            "method_a": part.methods["method"].to_numpy()[pairs.a],
+            "method_b": part.methods["method"].to_numpy()[pairs.b],
+            "difference": pairs.own.mean,
+            "low": pairs.own.mean - half,
+            "high": pairs.own.mean + half,
+            "p": pairs.p,
+            "p_holm": pairs.p_holm,
+            "separated": pairs.separated,
+            "n_patients": pairs.own.n_patients,
+            "n_seeds": pairs.own.n_seeds,
+            "effect_size": described.effect_size(per_patient),
+            "wins": described.wins(per_patient, DIRECTION[part.metrics[j]]),
+            "p_wilcoxon": p_wilcoxon,
+            "p_wilcoxon_holm": holm(p_wilcoxon),
+            "p_permutation": p_permutation,
+            "p_permutation_holm": holm(p_permutation),
+            "seeds_needed": seeds_needed,
+            "patients_needed": patients_needed,
         }
     )
 
