@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 from pathlib import Path
 
 import nibabel as nib
@@ -240,15 +240,18 @@ def fake_rank_distribution(ranking: pd.DataFrame) -> pd.DataFrame:
 
 
 def fake_agreement(ranking: pd.DataFrame) -> pd.DataFrame:
-    rankings = [f"{scheme}, {metric}, {empty}" for empty in ("penalise", "exclude") for metric in ("dice", "nsd")
-                for scheme in SCHEMES]  # fmt: skip
+    """Between schemes (a scheme with itself: redrawn), between policies, between metrics."""
+    metrics = ("dice", "iou", "nsd", "hd95", "assd")
+    keys = [((m, "penalise", a), (m, "penalise", b)) for m in metrics for a, b in combinations_with_replacement(SCHEMES, 2)]
+    keys += [((m, "penalise", scheme), (m, "exclude", scheme)) for m in metrics for scheme in SCHEMES]
+    keys += [((a, "penalise", s), (b, "penalise", s)) for a, b in combinations(metrics, 2) for s in SCHEMES]
     rows = []
     for place in _primary(ranking)[PLACE_KEYS].drop_duplicates().itertuples(index=False, name=None):
-        for a, b in combinations(range(len(rankings)), 2):
-            tau = 1 - 0.04 * (b - a)
-            row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": "dice"}
-            row |= {"ranking_a": rankings[a], "ranking_b": rankings[b], "kendall_tau": tau}
-            rows.append(row | {"low": tau - 0.2, "high": min(1.0, tau + 0.1)})
+        for k, pair in enumerate(keys):
+            tau = 0.95 - 0.1 * (k % 13)
+            row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": pair[0][0]}
+            row |= {f"ranking_{side}": f"{s}, {m}, {e}" for side, (m, e, s) in zip("ab", pair, strict=True)}
+            rows.append(row | {"kendall_tau": tau, "low": tau - 0.2, "high": min(1.0, tau + 0.1)})
     return pd.DataFrame(rows, columns=AGREEMENT)
 
 
@@ -268,7 +271,7 @@ def fake_critical_difference(ranking: pd.DataFrame) -> pd.DataFrame:
                     groups[member].append(str(number))
         for method, rank, bars in zip(group["method"], ranks, groups, strict=True):
             row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": "dice", "method": method, "mean_rank": rank}
-            rows.append(row | {"groups": " ".join(bars), "p_friedman": 0.0004, "critical_difference": 1.5})
+            rows.append(row | {"groups": " ".join(bars), "p_friedman": 0.0004, "critical_difference": 1.5, "n_patients": 12})
     return pd.DataFrame(rows, columns=CRITICAL_DIFFERENCE)
 
 
@@ -284,12 +287,13 @@ def fake_consensus(ranking: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_best=1 / table["rank"] ** 2)[CONSENSUS]
 
 
-def fake_degradation(methods=METHODS, families=("label noise",)) -> pd.DataFrame:
+def fake_degradation(methods=METHODS, families=("train_labels boundary_shift, rate 1 (mm)",)) -> pd.DataFrame:
     """Curves that fall with the strength, and the area under them."""
     rows = []
     for family in families:
         for i, (method, level) in enumerate(methods.items()):
-            place = {"dataset": PLACE["dataset"], "protocol": PLACE["protocol"], "method": method, "family": family}
+            place = {"dataset": PLACE["dataset"], "protocol": PLACE["protocol"], "family": family, "metric": "dice"}
+            place |= {key: names(method)[key] for key in ("method", "architecture", "loss")}
             for strength in (0.0, 1.0, 2.0, 4.0):
                 mean = level - 0.02 * strength * (1 + i % 3)
                 condition = "clean" if strength == 0 else f"noise_{strength:g}"
@@ -454,7 +458,7 @@ COMPARISONS = ["dataset", "condition", "protocol", "metric", "structure", "metho
 PLACE_KEYS = ["dataset", "condition", "protocol"]
 RANK_DISTRIBUTION = [*PLACE_KEYS, "metric", "empty", "scheme", "method", "rank", "share"]
 AGREEMENT = [*PLACE_KEYS, "metric", "ranking_a", "ranking_b", "kendall_tau", "low", "high"]
-CRITICAL_DIFFERENCE = [*PLACE_KEYS, "metric", "method", "mean_rank", "groups", "p_friedman", "critical_difference"]
+CRITICAL_DIFFERENCE = [*PLACE_KEYS, "metric", "method", "mean_rank", "groups", "p_friedman", "critical_difference", "n_patients"]
 CONSENSUS = ["condition", "protocol", "metric", "method", "n_datasets", "mean_rank", "low", "high", "rank", "p_best"]
-DEGRADATION = ["dataset", "protocol", "method", "family", "strength", "condition", "mean", "low", "high", "n_patients", "n_seeds"]  # fmt: skip
+DEGRADATION = ["dataset", "protocol", "method", "family", "strength", "condition", "mean", "low", "high", "n_patients", "n_seeds", "metric", "architecture", "loss"]  # fmt: skip
 CLAIMS = ["claim", "dataset", "condition", "protocol", "source", "says", "kind", "metric", "treatment", "control", "published_difference", "published_treatment", "mean_treatment", "mean_control", "difference", "low", "high", "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Agreement: Kendall's τ between the ways to rank the same methods (scheme, metric, empty-mask policy)."""
+"""Agreement: Kendall's τ between rankings of the same methods by other schemes, metrics and empty-mask policies."""
 
 from __future__ import annotations
 
@@ -13,70 +13,82 @@ from lib.figures import style
 
 TITLE = "Does the ranking depend on how one ranks?"
 CAPTION = (
-    "Kendall's τ between rankings of the same methods by different schemes, metrics and policies for empty masks: 1 is "
-    "the same order, 0 no relation, −1 the reverse. Left: every ranking against the first, which decides, with the "
-    "95 % interval. Right: all pairs; darker agrees more. A low τ among methods that are not separated says little, "
-    "because their order is chance."
+    "Kendall's τ between two rankings of the same methods, with the central 95 % over bootstrap samples: 1 is the "
+    "same order, 0 no relation, −1 the reverse. Left: between the ways to make a ranking from Dice; on the diagonal, "
+    "a ranking against the same one with patients and trainings drawn again. Middle: between the two policies for "
+    "empty masks. Right: between metrics. A low τ among methods that are not separated says little, because their "
+    "order is chance."
 )
-
-FEW = 12  # rankings of which τ fits as numbers
+SIDE = 9.5  # height of a square in mm
 
 
 def draw(agreement: pd.DataFrame) -> Figure:
-    """One block per dataset × condition × protocol.
+    """One row of panels per dataset × condition × protocol.
 
-    agreement: agreement.csv (ranking_a, ranking_b, kendall_tau, low, high).
+    agreement: ranking_a, ranking_b ("scheme, metric, policy"), kendall_tau, low, high.
     """
-    panels = style.situations(agreement)
-    if not panels:
-        return style.notice("Agreement: fewer than two methods or rankings.")
-    tables = [style.at(agreement, panel) for panel in panels]
-    names = [list(dict.fromkeys([*table["ranking_a"], *table["ranking_b"]])) for table in tables]
-    heights = [17 + (5.0 if len(order) <= FEW else 3.6) * len(order) for order in names]
-    figure = style.figure(style.TWO_COLUMNS, (13 + sum(heights)) * style.MM)
-    *blocks, foot = figure.subfigures(len(panels) + 1, 1, height_ratios=[*heights, 13])
+    parts = [agreement[f"ranking_{side}"].str.split(", ", expand=True) for side in "ab"]
+    if agreement.empty:
+        return style.notice("Agreement: fewer than two methods were ranked.")
+    for side, names in zip("ab", parts, strict=True):
+        agreement = agreement.assign(**{f"{k}_{side}": names[i] for i, k in enumerate(("scheme", "metric", "policy"))})
+    tables = [(panel, style.at(agreement, panel)) for panel in style.situations(agreement)]
+    schemes, metrics = (
+        [name for name in names if name in {*agreement[f"{kind}_a"], *agreement[f"{kind}_b"]}]
+        for kind, names in (("scheme", style.SCHEMES), ("metric", style.METRIC_NAMES))
+    )
+    height = 22 + SIDE * max(len(schemes), len(metrics))
+    figure = style.figure(style.TWO_COLUMNS, (12 + height * len(tables)) * style.MM)
+    *blocks, foot = figure.subfigures(len(tables) + 1, 1, height_ratios=[height] * len(tables) + [12])
     colours = ScalarMappable(Normalize(min(0.0, agreement["kendall_tau"].min()), 1), style.SEQUENTIAL)
-    for block, panel, table, order in zip(blocks, panels, tables, names, strict=True):
-        left, right = block.subplots(1, 2, sharey=True, width_ratios=[1, 1.1])
-        _against_first(left, table, order)
-        _matrix(right, table, order, colours)
-        style.method_axis(left, [name.replace("_", " ") for name in order])
+    for block, (panel, table) in zip(blocks, tables, strict=True):
+        _row(block, table, schemes, metrics, colours)
         block.suptitle(style.situation_title(panel), x=0.01, ha="left", fontsize=7.5)
-    bar = foot.colorbar(colours, cax=foot.add_axes((0.62, 0.6, 0.34, 0.2)), orientation="horizontal")
+    bar = foot.colorbar(colours, cax=foot.add_axes((0.35, 0.65, 0.3, 0.2)), orientation="horizontal")
     bar.outline.set_visible(False)
     bar.set_label("Kendall's τ")
     return figure
 
 
-def _against_first(ax: Axes, table: pd.DataFrame, order: list[str]) -> None:
-    first = table[(table["ranking_a"] == order[0]) | (table["ranking_b"] == order[0])]
-    for row in first.to_dict("records"):
-        y = order.index(row["ranking_b"] if row["ranking_a"] == order[0] else row["ranking_a"])
-        if pd.notna(row["low"]):
-            ax.plot([row["low"], row["high"]], [y, y], color=style.INK, linewidth=1, zorder=1, gid="interval")
-        ax.scatter([row["kendall_tau"]], [y], s=14, color=style.BLUE, zorder=2, gid="tau")
-    ax.text(1, 0, "reference", ha="right", va="center", fontsize=6, color=style.MUTED)
-    ax.set_xlim(min(0.0, first[["low", "kendall_tau"]].min().min()) - 0.03, 1.03)
-    ax.set_xlabel("Kendall's τ with the first ranking")
+def _row(block, table: pd.DataFrame, schemes: list[str], metrics: list[str], colours: ScalarMappable) -> None:
+    left, middle, right = block.subplots(1, 3, width_ratios=[len(schemes), 1.2, len(metrics)])
+    first = table.iloc[0]  # by the primary metric, under the policy of the experiment
+    metric, policy = first["metric_a"], first["policy_a"]
+    same_metric = table[(table["metric_a"] == metric) & (table["metric_b"] == metric) & (table["policy_a"] == policy)]
+    names = [style.SCHEMES[scheme] for scheme in schemes]
+    _squares(left, same_metric[same_metric["policy_b"] == policy], "scheme", schemes, schemes, colours)
+    left.set_yticks(range(len(schemes)), names)
+    left.set_xticks(range(len(schemes)), [name.replace(" ", "\n") for name in names])
+    left.set_title(f"schemes ({style.METRIC_NAMES[metric]}, empty masks: {policy})")
+    other = same_metric[same_metric["policy_b"] != policy]
+    _squares(middle, other.assign(policy_a="", policy_b=""), "scheme", schemes, [""], colours)
+    middle.set_xticks([0], ["penalise,\nexclude"])
+    middle.set_title("policies")
+    here = table[(table["scheme_a"] == schemes[0]) & (table["scheme_b"] == schemes[0])]
+    here = here[(here["policy_a"] == policy) & (here["policy_b"] == policy)]
+    _squares(right, here, "metric", metrics, metrics, colours)
+    labels = [style.METRIC_NAMES[name] for name in metrics]
+    right.set_yticks(range(len(metrics)), labels)
+    right.set_xticks(range(len(metrics)), labels)
+    right.set_title(f"metrics ({style.SCHEMES[schemes[0]]})")
 
 
-def _matrix(ax: Axes, table: pd.DataFrame, order: list[str], colours: ScalarMappable) -> None:
-    for row in table.to_dict("records"):
-        a, b = sorted((order.index(row["ranking_a"]), order.index(row["ranking_b"])))
-        if pd.isna(row["kendall_tau"]):
-            continue
-        face = colours.to_rgba(row["kendall_tau"])
-        ax.add_patch(Rectangle((a - 0.48, b - 0.46), 0.96, 0.92, facecolor=face, edgecolor="none", gid="pair"))
-        if len(order) <= FEW:
-            ink = "white" if style.luminance(face) < 0.2 else style.INK
-            text = f"{row['kendall_tau']:.2f}".replace("-", "−")
-            ax.text(a, b, text, ha="center", va="center", fontsize=6, color=ink)
-    for k in range(len(order)):
-        ax.add_patch(Rectangle((k - 0.48, k - 0.46), 0.96, 0.92, facecolor="#eceff2", edgecolor="none"))
-        if len(order) <= 2 * FEW:
-            ax.text(k, k, str(k + 1), ha="center", va="center", fontsize=5.5, color=style.MUTED)
-    ax.set_xlim(-0.5, len(order) - 0.5)
-    ax.set_xticks([])
-    ax.tick_params(length=0)
+def _squares(
+    ax: Axes, table: pd.DataFrame, kind: str, rows: list[str], columns: list[str], colours: ScalarMappable
+) -> None:
+    """Squares of τ below and on the diagonal; of one column, where there is one."""
+    for pair in table.dropna(subset="kendall_tau").to_dict("records"):
+        a, b = rows.index(pair[f"{kind}_a"]), rows.index(pair[f"{kind}_b"])
+        column, row = (0, a) if len(columns) == 1 else sorted((a, b))
+        face = colours.to_rgba(pair["kendall_tau"])
+        again = a == b and len(columns) > 1
+        frame = {"linestyle": ":", "edgecolor": style.INK, "linewidth": 0.8} if again else {"edgecolor": "none"}
+        ax.add_patch(Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, facecolor=face, gid="pair", **frame))
+        look = {"ha": "center", "va": "center", "color": "white" if style.luminance(face) < 0.2 else style.INK}
+        ax.text(column, row - 0.14, f"{pair['kendall_tau']:.2f}".replace("-", "−"), fontsize=6.5, **look)
+        if pd.notna(pair["low"]):
+            interval = f"[{pair['low']:.2f}, {pair['high']:.2f}]".replace("-", "−")
+            ax.text(column, row + 0.22, interval, fontsize=4.6, **look)
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), yticks=[])
+    ax.tick_params(length=0, labelsize=6)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel(f"ranking 1 to {len(order)}, in the order of the rows")

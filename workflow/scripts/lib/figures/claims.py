@@ -9,6 +9,13 @@ from matplotlib.lines import Line2D
 
 from lib.figures import style
 
+TITLE = 'Published against measured'
+CAPTION = (
+    "A dot with its 95 % interval is the difference measured here, treatment minus control; a diamond is the one the "
+    "paper published. A hollow dot is undecided: the interval allows both directions, or there were too few seeds. A "
+    "diamond outside the interval means that the published size was not met under this budget."
+)
+
 DECIDED = ("reproduced", "smaller", "not reproduced")
 
 

@@ -14,10 +14,11 @@ from lib.figures import style
 TITLE = "What the score costs"
 CAPTION = (
     "Mean Dice with its 95 % interval against the size of the network, the operations of one forward pass, and the "
-    "time and energy of one training (mean over folds and seeds), on logarithmic axes. Filled marks joined by the line "
-    "are the Pareto front of the means: no other method has a higher mean at no higher cost. The front knows nothing "
-    "of intervals; whether two methods on it are separated is in the significance map. Numbers follow the rank, colours "
-    "stand for architectures (seven, then again), shapes for losses. Times and energy compare only on equal machines."
+    "time and energy of one training (mean over folds and seeds), on logarithmic axes. Filled marks joined by the "
+    "line are the Pareto front of the means: no other method has a higher mean at no higher cost. The front knows "
+    "nothing of intervals; whether two methods on it are separated is in the significance map. Numbers follow the "
+    "rank, colours stand for architectures (seven, then again), shapes for losses. Times and energy compare only on "
+    "equal machines."
 )
 
 

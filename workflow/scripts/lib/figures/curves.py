@@ -11,6 +11,13 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lib.figures import style
 
+TITLE = "Learning curves"
+CAPTION = (
+    "Thin lines are single trainings, thick lines their mean. Training losses of different loss functions have "
+    "different scales, so each has its own panel; validation Dice shares one axis, with the methods of the other "
+    "panels in grey. A validation curve that still rises at its end says that the budget was short."
+)
+
 
 def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
     """Two rows of panels per dataset × condition × protocol: training loss above, validation Dice below.

@@ -11,10 +11,10 @@ from lib.figures import style
 
 TITLE = "How the score falls as the noise grows"
 CAPTION = (
-    "Above: mean Dice with its 95 % interval at every strength of one kind of noise, one panel per loss; strength 0 is "
-    "the clean data, and lines of the other losses are grey. Below: the area under each method's curve divided by the "
-    "range of strengths, so a Dice averaged over the noise, with its 95 % interval; the samples at the right are the key "
-    "to the lines. Where intervals overlap, the order of two methods may be chance."
+    "Above: mean Dice with its 95 % interval at every strength of one kind of noise, weakest first, one panel per "
+    "loss; lines of the other losses are grey. Below: the area under each method's curve divided by the range of "
+    "strengths, so a Dice averaged over the noise, with its 95 % interval; the samples at the right are the key to "
+    "the lines. Where intervals overlap, the order of two methods may be chance."
 )
 
 
@@ -36,7 +36,7 @@ def draw(degradation: pd.DataFrame, methods: list[str]) -> Figure:
     parts = figure.subfigures(len(blocks), 1, height_ratios=[sum(h) for h in heights], squeeze=False)[:, 0]
     for part, ((dataset, protocol, family), table), height in zip(parts, blocks, heights, strict=True):
         is_area = table["strength"].astype(str) == "area"
-        curves = table[~is_area].assign(strength=lambda t: t["strength"].astype(float)).sort_values("strength")
+        curves = table[~is_area].assign(strength=lambda t: t["strength"].astype(float))
         upper, lower = part.subfigures(2, 1, height_ratios=height)
         losses = _losses([method for method in methods if method in set(curves["method"])])
         columns = min(PER_ROW, len(losses))
@@ -46,8 +46,10 @@ def draw(degradation: pd.DataFrame, methods: list[str]) -> Figure:
         for ax, loss in zip(axes.ravel(), losses, strict=False):
             _curves(ax, curves, loss, looks)
             ax.set_title(style.wrapped(loss, 26) if len(losses) > 1 else "", pad=3)
-            ax.set_xlabel(f"strength of {family}")
+            ax.set_xlabel(f"strength {family[family.rindex('(') :]}" if family.endswith(")") else "strength")
             ax.tick_params(labelbottom=True)
+        if curves["strength"].iloc[0] > curves["strength"].iloc[-1]:
+            axes[0, 0].invert_xaxis()  # of all: fewer training patients are more noise
         for ax in axes[:, 0]:
             ax.set_ylabel(f"mean {style.METRIC_NAMES[style.PRIMARY]}")
         _areas(lower.subplots(), table[is_area], looks)

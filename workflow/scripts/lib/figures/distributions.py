@@ -9,6 +9,13 @@ from matplotlib.figure import Figure
 
 from lib.figures import style
 
+TITLE = "All cases, per structure"
+CAPTION = (
+    "A point is one test case under one seed. The box spans the middle half of the points, its bar is the median, the "
+    "whiskers reach the 5th and 95th percentile, and the diamond is the mean. A cross at 0 is a case in which the "
+    "structure was missed, and it counts in the mean. Cases of failed cells are counted but not drawn."
+)
+
 
 def draw(scores: pd.DataFrame, structures: list[str], metric: str = style.PRIMARY) -> Figure:
     """One row of panels per dataset × condition × protocol, one panel per structure.

@@ -13,18 +13,11 @@ from lib.figures import style
 TITLE = "Would other patients and other seeds rank the methods the same?"
 CAPTION = (
     "The area of a disc is the share of bootstrap samples (patients and trainings drawn again) in which the method "
-    "took that rank; rank 1 is best. The cross is the median rank, the line spans the central 95 %. Up to ten methods show "
-    "every way to make a ranking, more show the first of them. Where the lines of two methods overlap, their order "
-    "depends on who was tested and on luck in training."
+    "took that rank; rank 1 is best. The cross is the median rank, the line spans the central 95 %. Up to ten methods "
+    "show every way to make a ranking, more show the first of them. Where the lines of two methods overlap, their "
+    "order depends on who was tested and on luck in training."
 )
 
-SCHEMES = {  # first the one that decides
-    "mean_then_rank": "mean, then rank",
-    "median_then_rank": "median, then rank",
-    "rank_then_mean": "rank, then mean",
-    "rank_then_median": "rank, then median",
-    "test_then_rank": "test, then rank",
-}
 FEW = 10  # methods of which all schemes fit side by side
 
 
@@ -39,7 +32,7 @@ def draw(distribution: pd.DataFrame, ranking: pd.DataFrame, empty: str = "penali
     if not panels:
         return style.notice("Rank stability: no method was ranked.")
     orders = [_order(style.at(shares, panel), style.ranked(ranking, panel)) for panel in panels]
-    schemes = [scheme for scheme in SCHEMES if scheme in set(shares["scheme"])]
+    schemes = [scheme for scheme in style.SCHEMES if scheme in set(shares["scheme"])]
     if max(map(len, orders)) > FEW:
         schemes = schemes[:1]
     labels, height = style.row_labels([method for order in orders for method in order])
@@ -52,7 +45,7 @@ def draw(distribution: pd.DataFrame, ranking: pd.DataFrame, empty: str = "penali
         axes = block.subplots(1, len(schemes), sharey=True, squeeze=False)[0]
         for ax, scheme in zip(axes, schemes, strict=True):
             _panel(ax, here[here["scheme"] == scheme], order, size)
-            ax.set_title(SCHEMES[scheme])
+            ax.set_title(style.SCHEMES[scheme])
         style.method_axis(axes[0], style.row_labels(order)[0])
         block.suptitle(style.title_with_n(panel, style.ranked(ranking, panel)), x=0.01, ha="left", fontsize=7.5)
     disc = {"linestyle": "none", "marker": "o", "color": style.BLUE, "markeredgewidth": 0}

@@ -44,6 +44,13 @@ METRIC_NAMES = {
     "rvd": "Volume difference",
 }
 PRIMARY = "dice"
+SCHEMES = {  # ways to make a ranking; first the one that decides
+    "mean_then_rank": "mean, then rank",
+    "median_then_rank": "median, then rank",
+    "rank_then_mean": "rank, then mean",
+    "rank_then_median": "rank, then median",
+    "test_then_rank": "test, then rank",
+}
 LOWER = ("hd95", "assd")  # metrics of which a lower value ranks higher
 
 mpl.rcParams.update(
