@@ -1,5 +1,6 @@
 """From the configuration to names that the rules use: cells, wildcards, slices of the configuration, code hashes."""
 
+import shutil
 import sys
 from dataclasses import asdict
 from functools import cache
@@ -11,6 +12,7 @@ from snakemake.utils import validate
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from lib import config as segcross
+from lib.controller import controller_is_gone, note_controller
 from lib.errors import BadInput
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
@@ -54,6 +56,20 @@ wildcard_constraints:
     loss="|".join(config["losses"]),
     fold=r"\d+",
     seed=r"\d+",
+
+
+# Snakemake's lock of the folder outlives a controller that was killed; the same command has to work again.
+CONTROLLER = Path(".snakemake/controller.json")
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    if controller_is_gone(CONTROLLER):
+        shutil.rmtree(".snakemake/locks", ignore_errors=True)
+        CONTROLLER.unlink()
+    if not CONTROLLER.exists():
+        note_controller(CONTROLLER)
+
+
+onstart:
+    note_controller(CONTROLLER)
 
 
 if config["retry_failed"] and workflow.is_main_process:

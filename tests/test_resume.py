@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from tiny_store import restore_torch, tiny_job, tiny_store  # noqa: F401
 
 from lib.files import write_json
+from lib.status import forget_kept_training
 from lib.training import train_cell, trainer
 from lib.training.validation import mean_dice
 
@@ -61,7 +63,7 @@ def test_kill_9_and_sigterm(tmp_path):
 
     process = start(broken)
     store, fold = trainer.open_fold(broken)
-    checkpoints = tmp_path / "checkpoints" / trainer.training_origin(broken, store.meta, fold)["identity"]
+    checkpoints = tmp_path / "broken_checkpoints" / trainer.training_origin(broken, store.meta, fold)["identity"]
     wait_for(checkpoints / "checkpoint.pt", process)
     time.sleep(random.uniform(0, 0.2))
     process.kill()
@@ -78,7 +80,7 @@ def test_kill_9_and_sigterm(tmp_path):
     assert process.returncode == 143 and "SIGTERM: checkpoint at iteration" in output
 
     result = train_cell(broken)
-    assert result["resumed"] == 2 and result["resumed_elsewhere"] is False and not checkpoints.exists()
+    assert result["resumed"] == 2 and result["resumed_elsewhere"] is False and not list(checkpoints.glob("*.pt"))
     assert_same_bits(broken, whole)
 
 
@@ -128,7 +130,7 @@ def test_other_signals_stop_as_well(tmp_path, stop_at, number):
     stop_at(5, number)
     with pytest.raises(SystemExit):
         train_cell(tiny_job(tmp_path))
-    assert list((tmp_path / "checkpoints").glob("*/checkpoint.pt"))
+    assert list((tmp_path / "training_checkpoints").glob("*/checkpoint.pt"))
 
 
 def test_a_stopped_validation_is_repeated(tmp_path, monkeypatch):
@@ -174,7 +176,7 @@ def test_damaged_checkpoints_cost_time_and_nothing_else(tmp_path, stop_at, capsy
     stop_at(9)
     with pytest.raises(SystemExit):
         train_cell(broken)
-    (folder,) = (tmp_path / "checkpoints").iterdir()
+    (folder,) = (tmp_path / "broken_checkpoints").iterdir()
     for name in damaged:
         (folder / name).write_bytes((folder / name).read_bytes()[:1000])
     capsys.readouterr()
@@ -212,8 +214,64 @@ def test_time_and_peak_add_up(tmp_path, stop_at):
     stop_at(20)
     with pytest.raises(SystemExit):
         train_cell(job)
-    (file,) = (tmp_path / "checkpoints").glob("*/checkpoint.pt")
+    (file,) = (tmp_path / "training_checkpoints").glob("*/checkpoint.pt")
     before = torch.load(file, weights_only=True)["progress"]
     result = train_cell(job)
     assert result["wall_seconds"] > before["seconds"] > 0
     assert result["peak_memory_mb"] >= before["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch, capsys, links):
+    """Snakemake deletes the outputs of a job that ended after its controller was killed, and starts the job again."""
+    tiny_store(tmp_path)
+    job = tiny_job(tmp_path)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no hard links here")))
+    cost, before = train_cell(job), outcome(job)
+    shutil.rmtree(job["output"])
+    monkeypatch.setattr(trainer.Training, "step", lambda self: pytest.fail("trained again"))
+    assert train_cell(job) == cost and "its results were kept" in capsys.readouterr().out
+    assert outcome(job)[1] == before[1]
+    assert all(torch.equal(outcome(job)[0][name], weights) for name, weights in before[0].items())
+
+
+def test_another_job_does_not_get_the_kept_results(tmp_path):
+    tiny_store(tmp_path)
+    job = tiny_job(tmp_path)
+    identity = train_cell(job)["identity"]
+    other = job | {"cell": job["cell"] | {"seed": 7}}
+    assert train_cell(other)["identity"] != identity
+
+
+@pytest.mark.parametrize("place", ["hand_over", "remove_checkpoints"])
+def test_a_kill_between_training_and_its_end(tmp_path, monkeypatch, place):
+    tiny_store(tmp_path)
+    whole, broken = tiny_job(tmp_path, "whole"), tiny_job(tmp_path, "broken", checkpoint_minutes=0)
+    train_cell(whole)
+    function, calls = getattr(trainer, place), []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == (2 if place == "hand_over" else 1):
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    monkeypatch.setattr(trainer, place, killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_cell(broken)
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer.Training, "step", lambda self: pytest.fail("trained again"))
+    train_cell(broken)
+    assert_same_bits(broken, whole)
+
+
+def test_what_was_kept_goes_when_the_next_stage_begins(tmp_path, monkeypatch):
+    tiny_store(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    job = tiny_job(tmp_path) | {"checkpoints": "results/checkpoints"}
+    identity = train_cell(job)["identity"]
+    assert Path("results/checkpoints", identity, "finished/weights.pt").samefile(f"{job['output']}/weights.pt")
+    forget_kept_training(job["output"])
+    assert not Path("results/checkpoints", identity).exists() and outcome(job)
+    forget_kept_training("nothing")  # a training that failed has no costs

@@ -31,6 +31,10 @@ def out_of_memory(job): raise MemoryError("cannot allocate")
 def torch_out_of_memory(job): raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")
 def cpu_allocator(job): raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
 def killed(job): os.kill(os.getpid(), signal.SIGKILL)
+def aborts(job): os.kill(os.getpid(), signal.SIGSEGV)
+def full(job):
+    try: raise OSError(28, "No space left on device")
+    except OSError: raise RuntimeError("unexpected pos 704 vs 598")  # as torch.save ends
 def leaves(job): os._exit(3)
 def second_time(job):
     flag = Path("flag")
@@ -84,8 +88,8 @@ def test_a_scientific_failure_is_a_result_at_once(stage, ending, reason):
         ("out_of_memory", "out-of-memory", "cannot allocate"),
         ("torch_out_of_memory", "out-of-memory", "CUDA out of memory"),
         ("cpu_allocator", "out-of-memory", "not enough memory"),
-        ("killed", "killed", "SIGKILL"),
-        ("leaves", "killed", "exited with 3 and no outcome"),
+        ("aborts", "error", "SIGSEGV"),
+        ("leaves", "error", "exited with 3 and no outcome"),
     ],
 )
 def test_an_accident_fails_the_job_until_the_last_attempt_records_it(stage, ending, reason, message):
@@ -101,6 +105,33 @@ def test_an_accident_fails_the_job_until_the_last_attempt_records_it(stage, endi
     assert message in record["message"]
 
 
+@pytest.mark.parametrize(
+    ("ending", "reason", "message"), [("killed", "killed", "SIGKILL"), ("full", "disk-full", "make room")]
+)
+def test_what_says_nothing_of_the_method_is_never_a_failure(stage, ending, reason, message):
+    for number in range(1, 5):
+        with pytest.raises(SystemExit) as stopped:
+            stage(ending, attempts=2)
+        known = cell_state(CELL.folder)
+        assert (stopped.value.code, known["state"], known["reason"]) == (1, "missing", reason)
+        assert known["attempts"] == number and message in known["message"]
+
+
+def test_only_accidents_count_towards_a_failure(stage, in_tmp):
+    (in_tmp / "endings.py").write_text(
+        "import os, pathlib\n"
+        "def trouble(job):\n"
+        "    n = len(list(pathlib.Path('results/attempts').rglob('train-*.json')))\n"
+        "    if n in (2, 3): os.kill(os.getpid(), 9)\n"
+        "    raise KeyError(n)\n"
+    )
+    for reason in ("error", "killed", "killed"):
+        with pytest.raises(SystemExit):
+            stage("trouble", attempts=2)
+        assert cell_state(CELL.folder)["reason"] == reason
+    assert stage("trouble", attempts=2)["reason"] == "error", "the second accident"
+
+
 def test_an_accident_then_success(stage):
     with pytest.raises(SystemExit):
         stage("second_time", attempts=2)
@@ -112,6 +143,30 @@ def test_the_failure_of_the_stage_before_is_passed_on_and_nothing_runs(stage):
     passed = stage("crashes", "predict", upstream=CELL.folder / "train.json")
     assert (passed["stage"], passed["reason"]) == ("train", "diverged")
     assert "Not run: train failed" in Path("results/logs/predict.log").read_text()
+
+
+def test_what_another_process_finished_is_not_done_again_if_it_is_all_there(stage, monkeypatch):
+    def again(ending: str) -> dict:
+        job = {"threads": 1, "output": "out"}
+        monkeypatch.setattr("lib.status.value_hash", lambda _: "same job")
+        record = CELL.folder / "train.json"
+        return supervise("train", f"endings:{ending}", job, record=record, log="train.log", attempts=1)
+
+    Path("out").touch()
+    done = again("fine")
+    assert again("crashes") == done, "nothing ran"
+    Path("out").unlink()  # by Snakemake, after it was made and before the record was
+    assert again("crashes")["reason"] == "error"
+    assert again("fine")["reason"] == "error", "a recorded failure is an ending too"
+
+
+def test_leftovers_of_killed_processes_go(stage):
+    folder = CELL.folder
+    (folder / ".123.predictions").mkdir(parents=True)
+    (folder / ".99.scores.csv").touch()
+    (folder / ".keep").touch()
+    stage("fine")
+    assert sorted(p.name for p in folder.iterdir()) == [".keep", "train.json"]
 
 
 def test_forgetting_a_failure_starts_afresh(stage):

@@ -171,8 +171,8 @@ def test_what_a_training_writes(tiny, capsys):
     cost = json.loads((tiny / "training/cost.json").read_text())
     assert list(cost) == [
         "wall_seconds", "iterations", "samples_per_second", "peak_memory_mb", "gpu_hours", "energy_kwh",
-        "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision", "code", "recipe", "data",
-        "identity",
+        "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision",
+        "validation_dice", "scored", "code", "recipe", "data", "identity",
     ]  # fmt: skip
     assert cost["iterations"] == 50 and cost["threads"] == 1 and cost["precision"] == "float32"
     assert cost["resumed"] == 0 and cost["resumed_elsewhere"] is False
@@ -194,7 +194,7 @@ def test_what_a_training_writes(tiny, capsys):
     assert float(rows[-1]["lr"]) == pytest.approx(learning_rate(job["protocol"], 49))
     assert result["validation_dice"] == pytest.approx(float(rows[-1]["validation_dice"]))
     assert len(result["identity"]) == 64
-    assert not (tiny / "checkpoints" / result["identity"]).exists()
+    assert [p.name for p in (tiny / "training_checkpoints" / result["identity"]).iterdir()] == ["finished"]
 
     lines = capsys.readouterr().out.splitlines()
     progress = [line for line in lines if line.startswith("iteration ")]
@@ -282,7 +282,7 @@ def test_divergence_is_reported(tiny):
     job = tiny_job(tiny, lr=1e6, optimizer="sgd", warmup=0, clip=None, iterations=400, validate_every=400)
     with pytest.raises(Diverged, match=r"the loss became (nan|inf) at iteration \d of 400 .*losses before: \d"):
         train_cell(job)
-    assert not (tiny / "training").exists() and not list((tiny / "checkpoints").glob("*"))
+    assert not (tiny / "training").exists() and not list((tiny / "training_checkpoints").glob("*"))
 
 
 def test_weights_that_are_not_finite_are_reported(tiny):

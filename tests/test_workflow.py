@@ -25,7 +25,7 @@ TINY = {
         }
     },
     "protocols": {"smoke": {"iterations": 6, "batch": 2, "patch": [32, 32], "validate_every": 3}},
-    "losses": {"explosive": {"name": "explosive"}, "broken": {"name": "broken"}, "greedy": {"name": "greedy"}},
+    "losses": {"explosive": {"name": "explosive"}, "broken": {"name": "broken"}, "crashing": {"name": "crashing"}},
     "experiment": {
         "name": "tiny",
         "datasets": ["brain_cohort"],
@@ -161,9 +161,9 @@ def test_the_cluster_profile_plans(finished, tmp_path):
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory) -> Project:
-    """An experiment in which one loss diverges, one raises and one is killed, beside one that works."""
+    """An experiment in which one loss diverges, one raises and one crashes, beside one that works."""
     project = Project(tmp_path_factory.mktemp("failing"), TINY)
-    methods = [f"unet_narrow+{loss}" for loss in ("ce", "explosive", "broken", "greedy")]
+    methods = [f"unet_narrow+{loss}" for loss in ("ce", "explosive", "broken", "crashing")]
     experiment = TINY["experiment"] | {"methods": methods, "claims": [], "folds": [0]}
     project.configure(TINY | {"experiment": experiment, "attempts": 2})
     project.snakemake("--retries", "1")
@@ -172,12 +172,12 @@ def failing(tmp_path_factory) -> Project:
 
 def test_every_failure_is_a_row_with_its_reason_and_the_report_is_there(failing):
     ledger = failing.table("ledger.csv").set_index("loss")
-    assert ledger["state"].to_dict() == {"ce": "ok", "explosive": "failed", "broken": "failed", "greedy": "failed"}
-    assert ledger["reason"].to_dict() == {"ce": "", "explosive": "diverged", "broken": "error", "greedy": "killed"}
-    assert ledger["attempts"].astype(int).to_dict() == {"ce": 1, "explosive": 1, "broken": 2, "greedy": 2}
-    assert "SIGKILL" in ledger.loc["greedy", "message"]
+    assert ledger["state"].to_dict() == {"ce": "ok", "explosive": "failed", "broken": "failed", "crashing": "failed"}
+    assert ledger["reason"].to_dict() == {"ce": "", "explosive": "diverged", "broken": "error", "crashing": "error"}
+    assert ledger["attempts"].astype(int).to_dict() == {"ce": 1, "explosive": 1, "broken": 2, "crashing": 2}
+    assert "SIGSEGV" in ledger.loc["crashing", "message"]
     page = (failing.folder / "results/tiny/report/index.html").read_text()
-    for word in ("diverged", "killed", "IndexError"):
+    for word in ("diverged", "SIGSEGV", "IndexError"):
         assert word in page
 
 

@@ -112,7 +112,7 @@ def tiny_job(folder: Path, output: str = "training", **protocol) -> dict:
         "splits": str(folder / "splits.json"),
         "certificate": str(folder / "certificate.json"),
         "output": str(folder / output),
-        "checkpoints": str(folder / "checkpoints"),
+        "checkpoints": str(folder / f"{output}_checkpoints"),
         "code": "0",
         "threads": 1,
     }  # fmt: skip

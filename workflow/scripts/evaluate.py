@@ -22,6 +22,7 @@ if __name__ == "__main__":
         record=snakemake.output.record,
         log=snakemake.log[0],
         attempts=snakemake.config["attempts"],
+        mem_mb=snakemake.resources.mem_mb,
         upstream=snakemake.input.record,
     )
     if record["state"] == "failed" and record["reason"] in SCIENTIFIC:

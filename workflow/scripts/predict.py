@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.status import supervise
+from lib.status import forget_kept_training, supervise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,6 +17,7 @@ if __name__ == "__main__":
         "output": snakemake.output.predictions,
         "threads": snakemake.threads,
     }
+    forget_kept_training(snakemake.input.training)
     record = supervise(
         "predict",
         "lib.inference.predict:predict_cell",
@@ -24,6 +25,8 @@ if __name__ == "__main__":
         record=snakemake.output.record,
         log=snakemake.log[0],
         attempts=snakemake.config["attempts"],
+        mem_mb=snakemake.resources.mem_mb,
+        gpus=snakemake.resources.gpu,
         upstream=snakemake.input.record,
     )
     if record["state"] == "failed":

@@ -26,6 +26,8 @@ if __name__ == "__main__":
         record=snakemake.output.record,
         log=snakemake.log[0],
         attempts=snakemake.config["attempts"],
+        mem_mb=snakemake.resources.mem_mb,
+        gpus=snakemake.resources.gpu,
     )
     if record["state"] == "failed":
         Path(snakemake.output.training).mkdir(parents=True, exist_ok=True)

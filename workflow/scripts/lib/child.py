@@ -6,6 +6,7 @@ The same line, as found at the head of a stage's log, repeats the stage by hand.
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import os
 import signal
@@ -17,6 +18,7 @@ from lib.errors import BadInput, Diverged
 from lib.files import read_json, write_json
 
 PR_SET_PDEATHSIG = 1
+DISK_FULL = os.EX_IOERR  # exit status: there may be no room for an outcome
 
 
 def main(target: str, job: str, outcome: str) -> int:
@@ -26,6 +28,8 @@ def main(target: str, job: str, outcome: str) -> int:
         result = getattr(importlib.import_module(module), function)(read_json(job))
     except Exception as error:
         traceback.print_exc()
+        if is_disk_full(error):
+            return DISK_FULL
         write_json(outcome, {"ok": False, "reason": _reason(error), "message": f"{error}" or type(error).__name__})
         return 1
     write_json(outcome, {"ok": True, "result": result})
@@ -43,6 +47,15 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RuntimeError) and "not enough memory" in str(error):
         return "out-of-memory"
     return "error"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether the error, or one that it came from, is for want of space or quota."""
+    while error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _die_with_parent() -> None:

@@ -27,14 +27,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
+        for part in (temporary, *temporary.rglob("*")):
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
-        elif temporary.is_file():
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete what killed processes left in `folder` under temporary names; no other process may be writing there."""
+    for path in Path(folder).glob(".[0-9]*.*"):
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -4,10 +4,11 @@ A stage (train, predict, evaluate) runs as a child process. It ends in one of th
 
 - a result, `ok` or `failed` for a scientific reason (`diverged`, `bad-input`): the record is written and the job
   succeeds, so that everything downstream goes on;
-- an accident (`out-of-memory`, `error`, `killed`): the attempt is noted and the job fails, so that Snakemake retries;
-  the last attempt allowed writes a `failed` record and succeeds;
-- an interruption (a signal asked the supervisor to stop: time limit, preemption, Ctrl-C, a closed terminal): the
-  attempt is noted as `timeout` and the job fails; this never becomes a final failure.
+- an accident (`out-of-memory`, `error`): the attempt is noted and the job fails, so that Snakemake retries; the last
+  attempt allowed writes a `failed` record and succeeds;
+- an interruption: the attempt is noted and the job fails; however often, this never becomes a final failure, because
+  it says nothing about the method. `timeout`: a signal asked the supervisor to stop (time limit, preemption, Ctrl-C, a
+  closed terminal). `killed`: kill -9 of the child, or of the supervisor itself. `disk-full`.
 
 Notes of attempts lie in `results/attempts`, outside the declared outputs, which Snakemake deletes when a job fails.
 A stage that starts deletes the records of the stages after it: should it fail, nothing of an older recipe remains
@@ -19,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,11 +30,15 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib.files import read_json, write_json
+from lib.child import DISK_FULL
+from lib.devices import one_gpu
+from lib.files import read_json, remove_leftovers, write_json
+from lib.memory import MemoryWatch
 from lib.provenance import hardware, value_hash, versions
 
 STAGES = ("train", "predict", "evaluate")
 SCIENTIFIC = ("diverged", "bad-input")
+INTERRUPTED = ("timeout", "killed", "disk-full")
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 SCRIPTS = Path(__file__).resolve().parents[1]
 TERMINAL_SECONDS = 10  # between two lines of one stage on the terminal
@@ -47,12 +53,15 @@ def supervise(
     log: str | Path,
     attempts: int,
     upstream: str | Path | None = None,
+    mem_mb: int | None = None,
+    gpus: int = 0,
 ) -> dict:
     """Run `target` ("module:function", called with `job`) in a child process and write the stage's status record.
 
     `record` is `results/cells/<cell>/<stage>.json`. `attempts` is how many accidents of one job in a row become a final
     failure. With `upstream`, the record of the stage before: where that failed, its record is passed on and nothing
-    runs. Returns the record; exits with a non-zero status after an accident or an interruption.
+    runs. Inside a Slurm job, `mem_mb` is what the job may use. With `gpus`, the child sees one GPU of the machine, the
+    least taken. Returns the record; exits with a non-zero status after an accident or an interruption.
     """
     record, log = Path(record), Path(log)
     before = read_json(upstream) if upstream else {"state": "ok"}
@@ -66,8 +75,11 @@ def supervise(
     notes.mkdir(parents=True, exist_ok=True)
     with _alone(notes / f"{stage}.lock", log) as lock, _requests_to_stop() as stop:
         identity = value_hash({"target": target, "job": job})
-        if record.exists() and (done := read_json(record)).get("identity") == identity:
+        done = read_json(record) if record.exists() else {}
+        if done.get("identity") == identity and (done["state"] == "failed" or Path(job["output"]).exists()):
             return done  # a process that outlived its controller did it while this one waited
+        for folder in (record.parent, notes):
+            remove_leftovers(folder)
         for later in STAGES[STAGES.index(stage) + 1 :]:
             record.with_name(f"{later}.json").unlink(missing_ok=True)
         past = _notes(notes, stage)
@@ -78,7 +90,7 @@ def supervise(
             "stage": stage,
             "state": "failed",
             "reason": "killed",
-            "message": "the supervisor was killed before it could say why",
+            "message": "the whole job was killed, or its machine lost, before it could say why",
             "log": str(log),
             "attempts": 1 + len(since),
             "identity": identity,
@@ -88,10 +100,11 @@ def supervise(
         }
         write_json(note, entry)
         started = time.monotonic()
-        entry |= _run(stage, target, job, notes, log, stop, lock)
-        accidents = sum(attempt["reason"] != "timeout" for attempt in (*since, entry))
+        with one_gpu(gpus) as (gpu, held):
+            entry |= _run(stage, target, job, notes, log, stop, mem_mb, gpu, [lock, *held])
+        accidents = sum(attempt["reason"] not in INTERRUPTED for attempt in (*since, entry))
         ended = entry["state"] == "ok" or entry["reason"] in SCIENTIFIC
-        ended = ended or (accidents >= attempts and entry["reason"] != "timeout")
+        ended = ended or (accidents >= attempts and entry["reason"] not in INTERRUPTED)
         entry |= {"ended": _now(), "wall_seconds": round(time.monotonic() - started, 3), "recorded": ended}
         write_json(note, entry)
         if ended:
@@ -116,52 +129,69 @@ def _since_last_ending(entries: Iterable[dict], identity: str) -> list[dict]:
     return since
 
 
-def _run(stage: str, target: str, job: dict, notes: Path, log: Path, stop: _Stop, lock: int) -> dict:
+def _run(
+    stage: str, target: str, job: dict, notes: Path, log: Path, stop: _Stop, mem_mb: int | None, gpu: dict, held: list
+) -> dict:
     """One attempt; returns the fields of the record that it decides."""
     job_file, outcome = notes / f"{stage}.job.json", notes / f"{stage}.outcome.json"
     write_json(job_file, job)
     outcome.unlink(missing_ok=True)
     command = [sys.executable, "-u", "-m", "lib.child", target, str(job_file), str(outcome)]
     threads = str(job.get("threads", 1))
-    environment = os.environ | {
+    environment = os.environ | gpu | {
         "PYTHONPATH": str(SCRIPTS),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic cuBLAS; must be set before CUDA starts
-    }
+    }  # fmt: skip
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", buffering=1) as file:
-        file.write(f"# {_now()}  PYTHONPATH={SCRIPTS} {' '.join(command)}\n")
+        file.write(f"# {_now()}{_slurm_job()}  PYTHONPATH={SCRIPTS} {' '.join(command)}\n")
         child = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True, pass_fds=[lock],  # the cell stays locked until the child has ended, too
+            start_new_session=True, pass_fds=held,  # cell and GPU stay taken until the child has ended, too
         )  # fmt: skip
         stop.forward_to(child)
-        _tee(child, file, _title(notes))
-        code = child.wait()
+        with MemoryWatch(child, mem_mb) as memory:
+            _tee(child, file, _title(notes))
+            code = child.wait()
 
     if outcome.exists():
         said = read_json(outcome)
         if said["ok"]:
             return {"state": "ok", "reason": "", "message": "", "result": said["result"]}
         return {"state": "failed", "reason": said["reason"], "message": said["message"]}
+    return {"state": "failed"} | dict(zip(("reason", "message"), _ending(code, stop, memory), strict=True))
+
+
+def _ending(code: int, stop: _Stop, memory: MemoryWatch) -> tuple[str, str]:
+    """Reason and message of a child that left no outcome."""
+    if memory.complaint:
+        return "out-of-memory", memory.complaint
     if stop.caught or code in (143, -signal.SIGTERM):
         what = signal.Signals(stop.caught[0]).name if stop.caught else "SIGTERM"
-        return {"state": "failed", "reason": "timeout", "message": f"stopped by {what}; the next run resumes"}
-    hint = " (often the system's answer to a lack of memory)" if code == -signal.SIGKILL else ""
-    ending = f"killed by {signal.Signals(-code).name}{hint}" if code < 0 else f"exited with {code} and no outcome"
-    return {
-        "state": "failed",
-        "reason": "killed",
-        "message": f"the process was {ending}" if code < 0 else ending,
-    }
+        return "timeout", f"stopped by {what}; the next run resumes"
+    if code == DISK_FULL:
+        return "disk-full", "no space left on the disk; make room and run again"
+    if code == -signal.SIGKILL:
+        return "killed", "the process was killed by SIGKILL; the next run resumes"
+    if code < 0:
+        return "error", f"the process was killed by {signal.Signals(-code).name}"
+    return "error", f"the process exited with {code} and no outcome"
+
+
+def _slurm_job() -> str:
+    """Which Slurm job this is: its number is the name of Slurm's own log."""
+    number, node = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME", "?")
+    return f"  Slurm job {number} on {node}" if number else ""
 
 
 def _tee(child: subprocess.Popen, file, title: str) -> None:
     shown = time.monotonic()
     for line in child.stdout:
-        file.write(line)
+        with suppress(OSError):  # a full disk is the child's to report; its pipe must not clog
+            file.write(line)
         if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
             shown = time.monotonic()
             _say(f"{title}: {line.rstrip()}")
@@ -269,3 +299,10 @@ def forget_failure(folder: str | Path) -> None:
     notes = Path("results/attempts") / folder.relative_to("results/cells")
     for note in notes.glob("[a-z]*-*.json"):
         note.unlink()
+
+
+def forget_kept_training(training: str | Path) -> None:
+    """Delete what the trainer kept of its results: a stage that uses `training` shows that Snakemake has noted them."""
+    cost = Path(training) / "cost.json"
+    if cost.exists():
+        shutil.rmtree(Path("results/checkpoints") / read_json(cost)["identity"], ignore_errors=True)

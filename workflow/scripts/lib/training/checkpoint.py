@@ -1,4 +1,9 @@
-"""Checkpoints that survive kill -9: written to a temporary name, flushed, renamed; the one before is kept."""
+"""Checkpoints that survive kill -9: written to a temporary name, flushed, renamed; the one before is kept.
+
+Beside them, in the same folder named by the training's identity, lie the results of a training that has ended, until
+the next stage begins: Snakemake deletes the outputs of a job that ended after its controller was killed, and would
+train once more.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +13,31 @@ import shutil
 import signal
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
 from lib.files import atomic
 
-NEWEST, PREVIOUS = "checkpoint.pt", "previous.pt"
+NEWEST, PREVIOUS, FINISHED = "checkpoint.pt", "previous.pt", "finished"
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
     """Write `state` (tensors, plain values) as the newest checkpoint; the one before becomes the previous."""
     with atomic(folder / NEWEST) as temporary:
-        torch.save(state, temporary)
+        save(state, temporary)
         if (folder / NEWEST).exists():
             os.replace(folder / NEWEST, folder / PREVIOUS)
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)  # the renames too must outlive a power cut
     os.close(descriptor)
+
+
+def save(state: dict, path: Path) -> None:
+    """`torch.save`, with a full disk as an OSError that says so; given a path, torch would hide it."""
+    with path.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(folder: Path) -> dict | None:
@@ -52,8 +63,30 @@ def load_checkpoint(folder: Path) -> dict | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a training that has ended."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete the checkpoints of a training that has ended, but not its results."""
+    for file in folder.glob("*.pt*"):
+        file.unlink()
+    with suppress(OSError):
+        folder.rmdir()  # where it holds no results
+
+
+def hand_over(folder: Path, output: str | Path) -> bool:
+    """Put the results of a finished training at `output`, as hard links where the file system has them.
+
+    Returns False where the folder holds none.
+    """
+    if not (folder / FINISHED).exists():
+        return False
+    with atomic(output) as temporary:
+        shutil.copytree(folder / FINISHED, temporary, copy_function=_link_or_copy)
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @contextmanager

@@ -24,7 +24,15 @@ from lib.losses import build_loss, needs_features
 from lib.models import build_model
 from lib.provenance import recipe_hash, value_hash
 from lib.training.augment import augment_batch, complete_settings
-from lib.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint, stop_signals
+from lib.training.checkpoint import (
+    FINISHED,
+    hand_over,
+    load_checkpoint,
+    remove_checkpoints,
+    save,
+    save_checkpoint,
+    stop_signals,
+)
 from lib.training.cost import device_name, energy_meter, fingerprint, forward_flops, peak_memory_mb
 from lib.training.sampler import PatchSampler, TrainingCase
 from lib.training.schedule import learning_rate
@@ -49,6 +57,9 @@ def train_cell(job: dict) -> dict:
     training, origin = set_up(job, device)
     progress = training.progress
     checkpoints = Path(job["checkpoints"]) / origin["identity"]
+    if hand_over(checkpoints, job["output"]):
+        _say("this training ended before; its results were kept")
+        return read_json(Path(job["output"]) / "cost.json")
     if checkpoint := load_checkpoint(checkpoints):
         training.restore(checkpoint)
         _say(f"resumed at iteration {progress.iteration} of {total}")
@@ -73,13 +84,14 @@ def train_cell(job: dict) -> dict:
                 if progress.iteration == total:
                     break
                 training.step()
-            cost = write_results(training, job, origin)
+            cost = write_results(training, job, origin, checkpoints / FINISHED)
     except Diverged:
         remove_checkpoints(checkpoints)  # resuming would only diverge again
         raise
 
+    hand_over(checkpoints, job["output"])
     remove_checkpoints(checkpoints)
-    return cost | {"validation_dice": progress.dice, "scored": protocol["score"]}
+    return cost
 
 
 def set_up(job: dict, device: torch.device) -> tuple[Training, dict[str, str]]:
@@ -411,8 +423,8 @@ class Training:
         return {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "scaler": self.scaler}
 
 
-def write_results(training: Training, job: dict, origin: dict[str, str]) -> dict:
-    """Write weights.pt, curve.csv and cost.json into the folder `job["output"]`; returns the costs."""
+def write_results(training: Training, job: dict, origin: dict[str, str], output: Path) -> dict:
+    """Write weights.pt, curve.csv and cost.json into the folder `output`; returns the costs."""
     training.measure()
     progress, protocol, model = training.progress, training.protocol, training.model
     trained_seconds = progress.seconds - progress.validation_seconds
@@ -431,14 +443,16 @@ def write_results(training: Training, job: dict, origin: dict[str, str]) -> dict
         "resumed_elsewhere": progress.resumed_elsewhere,
         "threads": job["threads"],
         "precision": protocol["precision"],
+        "validation_dice": progress.dice,
+        "scored": protocol["score"],
         **origin,
     }
-    with atomic(job["output"]) as output:
-        output.mkdir()
-        torch.save(_weights(model) if progress.best is None else progress.best, output / "weights.pt")
-        with (output / "curve.csv").open("w", newline="") as file:
+    with atomic(output) as folder:
+        folder.mkdir()
+        save(_weights(model) if progress.best is None else progress.best, folder / "weights.pt")
+        with (folder / "curve.csv").open("w", newline="") as file:
             csv.writer(file).writerows([CURVE, *progress.rows])  # None becomes an empty field
-        write_json(output / "cost.json", cost)
+        write_json(folder / "cost.json", cost)
     return cost
 
 
