@@ -1,5 +1,9 @@
-"""Figures and the page, redrawn in seconds from tables and predictions."""
+"""Figures, tables and the page, redrawn in seconds from tables and predictions."""
 
+METHODS = list(dict.fromkeys(cell.method for cell in CELLS))
+STRUCTURES = list(  # of all datasets: a structure has one colour in every figure
+    dict.fromkeys(s for d in config["experiment"]["datasets"] for s in config["datasets"][d]["structures"])
+)
 FIGURES = expand(
     "results/{experiment}/figures/{figure}.png",
     experiment=EXPERIMENT,
@@ -7,6 +11,12 @@ FIGURES = expand(
         "heatmap",
         "distributions",
         *(["claims"] if CLAIMS else []),
+        *(["significance", "rank_stability", "agreement"] if len(METHODS) > 1 else []),
+        *(["critical_difference"] if len(METHODS) > 2 else []),
+        *(["consensus"] if len(config["experiment"]["datasets"]) > 1 else []),
+        *(["degradation"] if segcross.varied_parts(config) else []),
+        "seeds",
+        "cost",
         "curves",
         *expand(
             "montage_{dataset}_{condition}",
@@ -17,17 +27,20 @@ FIGURES = expand(
 )
 
 
+# Every figure is a rule of its own with a script of its own, plot_<figure>.py. All else they inherit from the first.
 rule plot_heatmap:
     input:
         ranking="results/{experiment}/ranking.csv",
         ledger="results/{experiment}/ledger.csv",
     output:
-        pdf="results/{experiment}/figures/heatmap.pdf",
-        png="results/{experiment}/figures/heatmap.png",
+        pdf="results/{experiment}/figures/{figure}.pdf",
+        png="results/{experiment}/figures/{figure}.png",
     log:
-        "results/logs/plot_heatmap/{experiment}.log",
+        "results/logs/plot/{experiment}/{figure}.log",
     benchmark:
-        "results/benchmarks/plot_heatmap/{experiment}.tsv"
+        "results/benchmarks/plot/{experiment}/{figure}.tsv"
+    wildcard_constraints:
+        figure="heatmap",
     localrule: True
     conda:
         "../envs/segcross.yaml"
@@ -36,82 +49,100 @@ rule plot_heatmap:
         mem_mb=1500,
         runtime=10,
     params:
-        code=code("plot_heatmap"),
+        code=lambda wildcards: code(f"plot_{wildcards.figure}"),
     script:
-        "../workflow/scripts/plot_heatmap.py"
+        "../workflow/scripts/plot_{wildcards.figure}.py"
 
 
-rule plot_distributions:
+use rule plot_heatmap as plot_distributions with:
     input:
         scores="results/{experiment}/scores.csv",
-    output:
-        pdf="results/{experiment}/figures/distributions.pdf",
-        png="results/{experiment}/figures/distributions.png",
-    log:
-        "results/logs/plot_distributions/{experiment}.log",
-    benchmark:
-        "results/benchmarks/plot_distributions/{experiment}.tsv"
-    localrule: True
-    conda:
-        "../envs/segcross.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=10,
+    wildcard_constraints:
+        figure="distributions",
     params:
-        structures=list(
-            dict.fromkeys(s for d in config["experiment"]["datasets"] for s in config["datasets"][d]["structures"])
-        ),
-        code=code("plot_distributions"),
-    script:
-        "../workflow/scripts/plot_distributions.py"
+        structures=STRUCTURES,
 
 
-rule plot_claims:
+use rule plot_heatmap as plot_claims with:
     input:
         claims="results/{experiment}/claims.csv",
-    output:
-        pdf="results/{experiment}/figures/claims.pdf",
-        png="results/{experiment}/figures/claims.png",
-    log:
-        "results/logs/plot_claims/{experiment}.log",
-    benchmark:
-        "results/benchmarks/plot_claims/{experiment}.tsv"
-    localrule: True
-    conda:
-        "../envs/segcross.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=10,
+    wildcard_constraints:
+        figure="claims",
+
+
+use rule plot_heatmap as plot_significance with:
+    input:
+        comparisons="results/{experiment}/comparisons.csv",
+        ranking="results/{experiment}/ranking.csv",
+    wildcard_constraints:
+        figure="significance",
+
+
+use rule plot_heatmap as plot_rank_stability with:
+    input:
+        distribution="results/{experiment}/rank_distribution.csv",
+        ranking="results/{experiment}/ranking.csv",
+    wildcard_constraints:
+        figure="rank_stability",
     params:
-        code=code("plot_claims"),
-    script:
-        "../workflow/scripts/plot_claims.py"
+        empty=config["empty_masks"],
 
 
-rule plot_curves:
+use rule plot_heatmap as plot_agreement with:
+    input:
+        agreement="results/{experiment}/agreement.csv",
+    wildcard_constraints:
+        figure="agreement",
+
+
+use rule plot_heatmap as plot_critical_difference with:
+    input:
+        critical_difference="results/{experiment}/critical_difference.csv",
+    wildcard_constraints:
+        figure="critical_difference",
+
+
+use rule plot_heatmap as plot_consensus with:
+    input:
+        consensus="results/{experiment}/consensus.csv",
+        ranking="results/{experiment}/ranking.csv",
+    wildcard_constraints:
+        figure="consensus",
+
+
+use rule plot_heatmap as plot_degradation with:
+    input:
+        degradation="results/{experiment}/degradation.csv",
+    wildcard_constraints:
+        figure="degradation",
+    params:
+        methods=METHODS,
+
+
+use rule plot_heatmap as plot_seeds with:
+    input:
+        scores="results/{experiment}/scores.csv",
+        components="results/{experiment}/components.csv",
+        ranking="results/{experiment}/ranking.csv",
+    wildcard_constraints:
+        figure="seeds",
+
+
+use rule plot_heatmap as plot_cost with:
+    input:
+        ranking="results/{experiment}/ranking.csv",
+        ledger="results/{experiment}/ledger.csv",
+    wildcard_constraints:
+        figure="cost",
+
+
+use rule plot_heatmap as plot_curves with:
     input:
         curves="results/{experiment}/curves.csv",
-    output:
-        pdf="results/{experiment}/figures/curves.pdf",
-        png="results/{experiment}/figures/curves.png",
-    log:
-        "results/logs/plot_curves/{experiment}.log",
-    benchmark:
-        "results/benchmarks/plot_curves/{experiment}.tsv"
-    localrule: True
-    conda:
-        "../envs/segcross.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=10,
+    wildcard_constraints:
+        figure="curves",
     params:
         architectures=list(dict.fromkeys(cell.architecture for cell in CELLS)),
-        code=code("plot_curves"),
-    script:
-        "../workflow/scripts/plot_curves.py"
 
 
 rule plot_montage:
