@@ -70,3 +70,9 @@ rule figures:
         RECORDS,
         TABLES,
         FIGURES,
+
+
+rule export:
+    input:
+        RECORDS,
+        f"results/{EXPERIMENT}/exports/challenger.csv",
