@@ -135,7 +135,7 @@ def _power(
     with np.errstate(invalid="ignore", divide="ignore"):
         t = planned.half_widths(level) / error
         df = np.clip(special.stdtridf((1 + level) / 2, np.maximum(t, special.ndtri((1 + level) / 2) + 1e-6)), 1, 1e6)
-        shift = np.minimum(np.abs(planned.mean) / error, 40)
+        shift = np.minimum(np.abs(planned.mean) / error, 30)  # beyond, SciPy has no number
         power = 1 - special.nctdtr(df, shift, t) + np.nan_to_num(special.nctdtr(df, shift, -t))
     return np.where(error > 0, power, planned.mean != 0)
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lib.errors import BadInput
 from lib.metrics import METRICS
@@ -103,6 +101,8 @@ def situations(scores: pd.DataFrame, failed: str = "worst", empty: str = "penali
 
 
 def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situation:
+    from scipy.sparse import coo_array, csgraph  # slow to import
+
     units = scores.loc[scores["unit"].fillna("") != "", "unit"].unique()
     if len(units) > 1:
         raise BadInput(
@@ -123,7 +123,7 @@ def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situa
     patient_of_case[case] = patient
     fold = n_patients + pd.factorize(scores["fold"], sort=True)[0]
     tested = coo_array((np.ones(len(scores)), (patient, fold)), shape=(fold.max() + 1,) * 2)
-    folds = connected_components(tested, directed=False)[1][:n_patients]
+    folds = csgraph.connected_components(tested, directed=False)[1][:n_patients]
 
     kept = scores["kept"].to_numpy()
     shape = (n_metrics, len(names), n_methods, n_seeds, n_cases)
