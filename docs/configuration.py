@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
 import yaml
@@ -103,7 +104,8 @@ def _kind(kind: str, part: dict, schema: dict) -> str:
 
 def _resolved(part: dict, schema: dict) -> dict:
     if "$ref" in part:
-        return schema["$defs"][part["$ref"].rpartition("/")[2]] | {k: v for k, v in part.items() if k != "$ref"}
+        target = reduce(lambda at, key: at[key], part["$ref"].removeprefix("#/").split("/"), schema)
+        return target | {k: v for k, v in part.items() if k != "$ref"}
     return part
 
 

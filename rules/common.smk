@@ -12,6 +12,8 @@ from snakemake.utils import validate
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from lib import config as segcross
+from lib import external
+from lib.cells import UNTRAINED, Cell
 from lib.controller import controller_is_gone, note_controller
 from lib.errors import BadInput
 from lib.losses.catalogue import loss_recipe
@@ -43,8 +45,14 @@ SIMULATED, DOWNLOADED = (
 )
 
 
+CELL = "{dataset}/{condition}/{protocol}/{architecture}/{loss}/fold{fold}/seed{seed}"
+
+
+# The last two are for outputs: a rule's own wildcard_constraints do not reach into pathvars.
 pathvars:
-    cell="{dataset}/{condition}/{protocol}/{architecture}/{loss}/fold{fold}/seed{seed}",
+    cell=CELL,
+    trained_cell=CELL.replace("{loss}", f"{{loss,{'|'.join(config['losses'])}}}"),
+    external_cell=CELL.replace("{loss}", "{loss,external}"),
 
 
 wildcard_constraints:
@@ -52,8 +60,8 @@ wildcard_constraints:
     dataset="|".join(config["datasets"]),
     condition="|".join(config["conditions"]),
     protocol="|".join(config["protocols"]),
-    architecture="|".join(config["architectures"]),
-    loss="|".join(config["losses"]),
+    architecture="|".join([*config["architectures"], *(name for kind in UNTRAINED for name in config[kind])]),
+    loss="|".join([*config["losses"], *UNTRAINED]),
     fold=r"\d+",
     seed=r"\d+",
 
@@ -102,7 +110,7 @@ def of_dataset(wildcards, *keys):
 
 def cell_of(wildcards):
     names = {k: getattr(wildcards, k) for k in ("dataset", "condition", "protocol", "architecture", "loss")}
-    return segcross.Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()
+    return Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()
 
 
 def one_of(names):
@@ -161,6 +169,16 @@ def training_job(wildcards):
     }
 
 
+def forecast_job(cell):
+    """The job of a training that need not be run to be timed."""
+    return training_job(cell) | {
+        "store": store_input(cell),
+        "splits": f"results/data/{cell.dataset}/splits.json",
+        "certificate": f"results/data/{cell.dataset}/certificate.json",
+        "threads": min(config["protocols"][cell.protocol]["threads"], workflow.cores or 1),
+    }
+
+
 def prediction_job(wildcards):
     return {
         "cell": cell_of(wildcards),
@@ -186,6 +204,19 @@ def evaluation_job(wildcards):
     }
 
 
+def import_job(wildcards):
+    """Where a cell's predictions are, with the state of that folder, so that changed ones are imported again."""
+    cell = cell_of(wildcards)
+    settings = segcross.predictions_of(config, cell)
+    return {
+        "cell": cell,
+        "external": settings,
+        **of_dataset(wildcards, "structures"),
+        "state": external.folder_state(settings),
+        "code": code("import_predictions", "lib.external"),
+    }
+
+
 def report_config():
     """The part of the configuration that the experiment uses: what the report prints and depends on."""
     experiment = config["experiment"]
@@ -193,8 +224,9 @@ def report_config():
     return {
         "experiment": experiment,
         "datasets": {name: config["datasets"][name] for name in experiment["datasets"]},
-        "architectures": {name: config["architectures"][name] for name in recipes["architecture"]},
-        "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"]},
+        "architectures": {k: v for k, v in config["architectures"].items() if k in recipes["architecture"]},
+        "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"] if name not in UNTRAINED},
+        **{kind: {k: v for k, v in config[kind].items() if k in recipes["architecture"]} for kind in UNTRAINED},
         "conditions": {name: config["conditions"][name] for name in experiment["conditions"]},
         "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
         "claims": CLAIMS,

@@ -1,4 +1,4 @@
-"""One method, one situation: train on the training patients, predict the test patients."""
+"""One method, one situation: train on the training patients, predict the test patients, or take predictions as given."""
 
 
 rule train:
@@ -34,8 +34,8 @@ rule predict:
         splits="results/data/{dataset}/splits.json",
         index="results/data/{dataset}/cases.csv",
     output:
-        record="results/cells/<cell>/predict.json",
-        predictions=directory("results/cells/<cell>/predictions"),
+        record="results/cells/<trained_cell>/predict.json",
+        predictions=directory("results/cells/<trained_cell>/predictions"),
     log:
         "results/logs/predict/<cell>.log",
     benchmark:
@@ -51,3 +51,26 @@ rule predict:
         job=prediction_job,
     script:
         "../workflow/scripts/predict.py"
+
+
+rule import_predictions:
+    input:
+        splits="results/data/{dataset}/splits.json",
+        index="results/data/{dataset}/cases.csv",
+    output:
+        record="results/cells/<external_cell>/predict.json",
+        predictions=directory("results/cells/<external_cell>/predictions"),
+    log:
+        "results/logs/import_predictions/<cell>.log",
+    benchmark:
+        "results/benchmarks/import_predictions/<cell>.tsv"
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        job=import_job,
+    script:
+        "../workflow/scripts/import_predictions.py"

@@ -51,7 +51,7 @@ def test_cross_exclude_and_methods(config):
     experiment = config["experiment"]
     del experiment["methods"]
     experiment |= {"architectures": ["unet", "segnet"], "losses": ["ce", "wce"], "exclude": ["segnet+wce"]}
-    assert methods(experiment) == [("unet", "ce"), ("unet", "wce"), ("segnet", "ce")]
+    assert methods(config) == [("unet", "ce"), ("unet", "wce"), ("segnet", "ce")]
 
 
 def test_columns_name_the_cell():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
+from lib import external
+from lib.cells import UNTRAINED, Cell, method_of
 from lib.claims import checked, method_name
 from lib.data.conditions import check_conditions
 from lib.data.layouts import chosen, declared_structures, source_files
@@ -39,52 +40,27 @@ RESERVED = (
     "logs",
     "benchmarks",
     "diff",
+    "nnunet",
 )  # other folders of results/
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One trained method in one situation."""
+def methods(config: dict) -> list[tuple[str, str]]:
+    """(architecture, loss) pairs of the experiment: its `methods`, or the cross without what it excludes.
 
-    dataset: str
-    condition: str
-    protocol: str
-    architecture: str
-    loss: str
-    fold: int
-    seed: int
-
-    @property
-    def method(self) -> str:
-        return f"{self.architecture}+{self.loss}"
-
-    @property
-    def folder(self) -> Path:
-        return Path(
-            f"results/cells/{self.dataset}/{self.condition}/{self.protocol}/{self.architecture}/{self.loss}"
-            f"/fold{self.fold}/seed{self.seed}"
-        )
-
-    def columns(self) -> dict:
-        """The columns that name the cell in every table."""
-        names = asdict(self)
-        return {k: names[k] for k in ("dataset", "condition", "protocol")} | {
-            "method": self.method,
-            **{k: names[k] for k in ("architecture", "loss", "fold", "seed")},
-        }
-
-
-def methods(experiment: dict) -> list[tuple[str, str]]:
-    """(architecture, loss) pairs of an experiment: its `methods`, or the cross without what it excludes."""
+    Of a method that nothing here trains, the pair is its name and its kind, such as ("nnunet_v2", "external").
+    """
+    experiment = config["experiment"]
     if "methods" in experiment:
-        return [_pair(text) for text in experiment["methods"]]
-    excluded = {_pair(text) for text in experiment.get("exclude", [])}
-    return [pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded]
+        return [_pair(text, config) for text in experiment["methods"]]
+    excluded = {_pair(text, config) for text in experiment.get("exclude", [])}
+    crossed = [pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded]
+    return crossed + [(name, kind) for kind in UNTRAINED for name in experiment.get(kind, [])]
 
 
-def _pair(text: str) -> tuple[str, str]:
-    architecture, _, loss = text.partition("+")
-    return architecture, loss
+def _pair(text: str, config: dict) -> tuple[str, str]:
+    """The pair of "architecture+loss", or of the name of an untrained method; external is the kind of unknown ones."""
+    architecture, plus, loss = text.partition("+")
+    return architecture, loss if plus else next((k for k in UNTRAINED if text in config[k]), UNTRAINED[0])
 
 
 def cells(config: dict) -> list[Cell]:
@@ -94,15 +70,27 @@ def cells(config: dict) -> list[Cell]:
         Cell(dataset, condition, experiment["protocol"], architecture, loss, fold, seed)
         for dataset in experiment["datasets"]
         for condition in experiment["conditions"]
-        for architecture, loss in methods(experiment)
+        for architecture, loss in methods(config)
         for fold in experiment["folds"]
         for seed in experiment["seeds"]
+        if loss != "external" or _is_imported(config, architecture, dataset, condition, seed)
     ]
+
+
+def _is_imported(config: dict, name: str, dataset: str, condition: str, seed: int) -> bool:
+    settings = external.settings_for(name, config["external"][name], dataset)
+    return external.is_made(settings, config["conditions"][condition], seed == config["experiment"]["seeds"][0])
+
+
+def predictions_of(config: dict, cell: dict) -> dict:
+    """The `external` settings of a cell, given by its columns, for `lib.external.import_cell`."""
+    entry = config["external"][cell["method"]]
+    return external.filled(external.settings_for(cell["method"], entry, cell["dataset"]), cell)
 
 
 def recorded_state(cell: Cell) -> str:
     """`ok` or `failed` as the cell's records say, else `missing`."""
-    return cell_state(cell.folder)["state"]
+    return cell_state(cell.folder, cell.stages)["state"]
 
 
 def folder_state(name: str, dataset: dict) -> str:
@@ -218,10 +206,11 @@ def check_meaning(config: dict) -> None:
     where = f"experiment '{experiment['name']}'"
     if experiment["name"] in RESERVED:
         raise BadInput(f"config, {where}: the name is a folder of results/ already; choose another name.")
-    given = {key for key in ("methods", "architectures", "losses", "exclude") if key in experiment}
-    if given != {"methods"} and given - {"exclude"} != {"architectures", "losses"}:
+    given = {key for key in ("methods", "architectures", "losses", "exclude", *UNTRAINED) if key in experiment}
+    if given != {"methods"} and given - {"exclude", *UNTRAINED} != {"architectures", "losses"}:
         raise BadInput(
-            f"config, {where}: give either `methods: [architecture+loss, …]` or both `architectures:` and `losses:`."
+            f"config, {where}: give either `methods: [architecture+loss, external, …]` or both `architectures:` and "
+            "`losses:`, with `exclude:` and `external:` as you like."
         )
     for key in ("datasets", "conditions"):
         for name in experiment[key]:
@@ -229,12 +218,16 @@ def check_meaning(config: dict) -> None:
     _known(experiment["protocol"], config["protocols"], f"{where}: protocol")
     for key in ("methods", "exclude"):
         for text in experiment.get(key, []):
-            architecture, loss = _pair(text)
-            _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
-            _known(loss, config["losses"], f"{where}: {key}: '{text}'")
-    if not methods(experiment):
+            architecture, loss = _pair(text, config)
+            if loss not in UNTRAINED:
+                _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
+                _known(loss, config["losses"], f"{where}: {key}: '{text}'")
+    if not methods(config):
         raise BadInput(f"config, {where}: exclude: leaves no method; shorten it.")
-    for architecture, loss in methods(experiment):
+    for architecture, loss in methods(config):
+        if loss in UNTRAINED:
+            _known(architecture, config[loss], f"{where}: methods")
+            continue
         _known(architecture, config["architectures"], f"{where}: architectures")
         _known(loss, config["losses"], f"{where}: losses")
         try:
@@ -264,7 +257,8 @@ def check_meaning(config: dict) -> None:
                 f"'{name}' is trained in {dims}-D (preprocess: slices: {dataset['preprocess']['slices']}); give {dims}."
             )
 
-    run = {f"{architecture}+{loss}" for architecture, loss in methods(experiment)}
+    _check_external(config, where)
+    run = {method_of(*pair) for pair in methods(config)}
     for full, used in experiment.get("stand_ins", {}).items():
         _known(full, config["architectures"], f"{where}: stand_ins")
         _known(used, config["architectures"], f"{where}: stand_ins: {full}")
@@ -295,6 +289,34 @@ def check_meaning(config: dict) -> None:
                 )
     if config["partial"] and config["retry_failed"]:
         raise BadInput("config: partial reports on what has ended, retry_failed runs again; choose one of them.")
+
+
+def _check_external(config: dict, where: str) -> None:
+    """The experiment's external methods: names, paths for every dataset, and a condition that they are made for."""
+    if reserved := [kind for kind in UNTRAINED if kind in config["losses"]]:
+        raise BadInput(f"config, losses: '{reserved[0]}' is a kind of method and so no name of a loss; rename it.")
+    experiment = config["experiment"]
+    for name in (architecture for architecture, loss in methods(config) if loss == "external"):
+        if name in config["architectures"]:
+            raise BadInput(f"config, external: '{name}' is the name of an architecture too; choose another.")
+        for dataset in experiment["datasets"]:
+            try:
+                settings = external.settings_for(name, config["external"][name], dataset)
+            except BadInput as error:
+                raise BadInput(f"config, {error}") from None
+            if not any(external.is_made(settings, config["conditions"][c], True) for c in experiment["conditions"]):
+                raise BadInput(
+                    f"config, {where}: external: {name} has predictions for unchanged data only, because its path has "
+                    f"no {{condition}}, but conditions: {experiment['conditions']} all change the data; add clean to "
+                    "them, or {condition} to the path."
+                )
+            declared = config["datasets"][dataset]["structures"].values()
+            ours = {0, *(v for value in declared for v in (value if isinstance(value, list) else [value]))}
+            if strange := [v for v in settings.get("labels", {}).values() if v not in ours]:
+                raise BadInput(
+                    f"config, external: {name}: labels: {strange[0]} is no label of dataset '{dataset}', whose "
+                    f"structures are {sorted(ours - {0})}; write theirs: ours, and 0 for background."
+                )
 
 
 def _known(name: str, known: Iterable[str], where: str) -> None:

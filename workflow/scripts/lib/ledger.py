@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.config import Cell
+from lib.cells import Cell
 from lib.evaluation import COLUMNS
 from lib.files import read_json
 from lib.status import STAGES, cell_state
@@ -16,7 +16,7 @@ COST = (
     "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
     "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "recipe", "data", "identity",
 )  # fmt: skip
-MADE_BY = ("hardware", "software", "prediction", "scoring")
+MADE_BY = ("hardware", "software", "prediction", "scoring", "training_data")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")
 CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
 
@@ -25,7 +25,7 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
     """One row per cell: its name, state and cost. Reads whatever exists; a cell without any record is `missing`."""
     rows = []
     for cell in cells:
-        state = cell_state(cell.folder)
+        state = cell_state(cell.folder, cell.stages)
         cost = _read(cell.folder / "training" / "cost.json")
         trained, predicted, scored = (_read(cell.folder / f"{stage}.json") for stage in STAGES)
         made_by = {
@@ -33,6 +33,7 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
             "software": ", ".join(f"{name} {version}" for name, version in trained.get("versions", {}).items()),
             "prediction": predicted.get("identity"),
             "scoring": scored.get("identity"),
+            "training_data": predicted.get("result", {}).get("training_data"),  # of external methods
         }
         rows.append(cell.columns() | {k: state[k] for k in STATE} | {k: cost.get(k) for k in COST} | made_by)
     return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, *MADE_BY])

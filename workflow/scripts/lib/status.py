@@ -30,13 +30,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lib.cells import STAGES, method_of
 from lib.child import DISK_FULL
 from lib.devices import one_gpu
 from lib.files import read_json, remove_leftovers, write_json
 from lib.memory import MemoryWatch
 from lib.provenance import hardware, value_hash, versions
 
-STAGES = ("train", "predict", "evaluate")
 SCIENTIFIC = ("diverged", "bad-input")
 INTERRUPTED = ("timeout", "killed", "disk-full")
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -259,22 +259,25 @@ def _is_locked(lock: Path) -> bool:
 def _title(path: Path) -> str:
     """A short name of the cell whose folder, or a file in it, `path` is."""
     match = re.search(r"([^/]+)/([^/]+)/fold(\d+)/seed(\d+)", str(path))
-    return "{}+{} fold {} seed {}".format(*match.groups()) if match else str(path)
+    if not match:
+        return str(path)
+    architecture, loss, fold, seed = match.groups()
+    return f"{method_of(architecture, loss)} fold {fold} seed {seed}"
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cell_state(folder: str | Path) -> dict:
-    """What is known of the cell in `results/cells/…`: its last record, or else `missing` and why.
+def cell_state(folder: str | Path, stages: Iterable[str] = STAGES) -> dict:
+    """What is known of the cell in `results/cells/…` with these stages: its last record, or else `missing` and why.
 
     Returns at least state (ok, failed, missing), stage, reason, message, log, attempts. Of a missing cell these are
     those of the first stage without a record: it is running, or its last attempt failed, or there is none.
     """
     folder = Path(folder)
     notes = Path("results/attempts") / folder.relative_to("results/cells")
-    for stage in STAGES:
+    for stage in stages:
         record = folder / f"{stage}.json"
         if not record.exists():
             nothing = {"state": "missing", "stage": stage, "reason": "", "log": "", "attempts": 0}

@@ -1,0 +1,53 @@
+"""A cell: one method in one situation, and where its results lie."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+STAGES = ("train", "predict", "evaluate")
+# Kinds of methods that nothing here trains, each with a block of that name in the configuration. The kind stands where
+# others have their loss; a rule that accepts it as `{loss}` writes predict.json and the predictions.
+UNTRAINED = ("external",)
+
+
+def method_of(architecture: str, loss: str) -> str:
+    """The method in tables, figures and claims: `unet+ce`, or the plain name of one that nothing here trains."""
+    return architecture if loss in UNTRAINED else f"{architecture}+{loss}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method in one situation; of an untrained method, `architecture` is its name and `loss` its kind."""
+
+    dataset: str
+    condition: str
+    protocol: str
+    architecture: str
+    loss: str
+    fold: int
+    seed: int
+
+    @property
+    def method(self) -> str:
+        return method_of(self.architecture, self.loss)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that leave a record."""
+        return STAGES[1:] if self.loss in UNTRAINED else STAGES
+
+    @property
+    def folder(self) -> Path:
+        return Path(
+            f"results/cells/{self.dataset}/{self.condition}/{self.protocol}/{self.architecture}/{self.loss}"
+            f"/fold{self.fold}/seed{self.seed}"
+        )
+
+    def columns(self) -> dict:
+        """The columns that name the cell in every table."""
+        names = asdict(self)
+        return {k: names[k] for k in ("dataset", "condition", "protocol")} | {
+            "method": self.method,
+            **{k: names[k] for k in ("architecture", "loss", "fold", "seed")},
+        }
