@@ -99,7 +99,7 @@ def _finding(row: dict, score: str) -> str:
 
 def budget_text(protocol: dict) -> str:
     """The training budget of a protocol in words; empty where it is not known."""
-    return f"{protocol['iterations']} iterations of {protocol['batch']}" if "iterations" in protocol else ""
+    return f"{protocol['iterations']} iterations of {protocol['batch']} patches" if "iterations" in protocol else ""
 
 
 def digits_of(metric: str) -> int:
