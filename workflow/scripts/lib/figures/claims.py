@@ -18,8 +18,8 @@ CAPTION = (
     "paper published. The interval covers 95 %, and 90 % for equivalence, whose test is one-sided twice. A square is a "
     "change of that difference, between the conditions or sets of structures named below the claim. A hollow mark is "
     "undecided: by its interval, by the adjustment for the number of claims, or by too few seeds. A dotted line is the "
-    "margin of the claim, the smallest gain that matters or the largest loss that does not; a grey band is what "
-    "counts as no difference. Costs are ratios on a scale of their own, and their line is the largest ratio that the claim "
+    "margin of the claim, the smallest gain that matters or the largest loss that does not; a grey band is what counts "
+    "as no difference. Costs are ratios on a scale of their own, and their line is the largest ratio that the claim "
     "allows. A diamond outside the interval means that the published size was not met under this budget."
 )
 
