@@ -14,18 +14,11 @@ from test_statistics import dice, score_table
 
 from lib.statistics import rank, situations
 from lib.statistics.consensus import CONSENSUS, consensus
+from lib.statistics.critical_difference import critical_difference
 from lib.statistics.means import estimate_means
 from lib.statistics.ranking import resample, resampled_means
-from lib.statistics.schemes import (
-    SCHEMES,
-    challenger_table,
-    compare_rankings,
-    critical_difference,
-    kendall_tau,
-    rank_by_schemes,
-    resampled_scores,
-    signed_rank_p_values,
-)
+from lib.statistics.robustness import challenger_table, compare_rankings, kendall_tau
+from lib.statistics.schemes import SCHEMES, rank_by_schemes, resampled_scores, signed_rank_p_values
 
 
 def ranked(scores: pd.DataFrame, metric: str = "dice", **options) -> dict[str, dict[str, tuple[float, int]]]:

@@ -6,7 +6,7 @@ from lib.files import write_table
 from lib.log import logged
 from lib.statistics import read_scores, situations
 from lib.statistics.consensus import consensus
-from lib.statistics.schemes import compare_rankings
+from lib.statistics.robustness import compare_rankings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lib.files import write_table
 from lib.log import logged
 from lib.statistics import read_scores, situations
-from lib.statistics.schemes import challenger_table
+from lib.statistics.robustness import challenger_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

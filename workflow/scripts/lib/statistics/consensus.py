@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.metrics import DIRECTION
 from lib.statistics.means import estimate_means
 from lib.statistics.ranking import complete_methods, concat, rank_intervals, ranks_of, resample, resampled_means
-from lib.statistics.schemes import METRICS
-from lib.statistics.table import MEAN, Situation
+from lib.statistics.schemes import METRICS, signed_scores
+from lib.statistics.table import Situation
 
 CONSENSUS = [
     "condition", "protocol", "metric", "method", "n_datasets", "mean_rank", "low", "high", "rank", "p_best",
@@ -40,7 +39,7 @@ def _consensus(parts: list[Situation], metric: str, resamples: int, level: float
 
     each, ranked = [], []
     for part in parts:
-        values = DIRECTION[metric] * part.scores[part.metrics.index(metric), part.structures.index(MEAN)]
+        values = signed_scores(part, metric)
         each.append((estimate_means(values, part.folds), part.methods["method"].to_numpy()))
         ranked.append(each[-1][1][complete_methods(each[-1][0], values)])
     counts = pd.Series(np.concatenate(ranked)).value_counts()
