@@ -32,6 +32,7 @@ rule report:
         RECORDS,
         TABLES,
         FIGURES,
+        expand(TYPESET, experiment=EXPERIMENT),
         f"results/{EXPERIMENT}/report/index.html",
 
 
@@ -70,6 +71,7 @@ rule figures:
         RECORDS,
         TABLES,
         FIGURES,
+        expand(TYPESET, experiment=EXPERIMENT),
 
 
 rule export:

@@ -26,6 +26,13 @@ FIGURES = expand(
     ],
 )
 
+TYPESET = expand(
+    "results/{experiment}/tables/{table}.{suffix}",
+    table=["ranking", "comparisons", "claims", "cost"],
+    suffix=["md", "tex"],
+    allow_missing=True,
+)
+
 
 # Every figure is a rule of its own with a script of its own, plot_<figure>.py. All else they inherit from the first.
 rule plot_heatmap:
@@ -178,6 +185,32 @@ rule plot_montage:
         code=code("plot_montage"),
     script:
         "../workflow/scripts/plot_montage.py"
+
+
+rule write_tables:
+    input:
+        ranking="results/{experiment}/ranking.csv",
+        scores="results/{experiment}/scores.csv",
+        comparisons="results/{experiment}/comparisons.csv",
+        claims="results/{experiment}/claims.csv",
+        ledger="results/{experiment}/ledger.csv",
+    output:
+        TYPESET,
+    log:
+        "results/logs/write_tables/{experiment}.log",
+    benchmark:
+        "results/benchmarks/write_tables/{experiment}.tsv"
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        code=code("write_tables"),
+    script:
+        "../workflow/scripts/write_tables.py"
 
 
 rule write_report:
