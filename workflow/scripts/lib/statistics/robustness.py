@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib.statistics.critical_difference import CRITICAL_DIFFERENCE, critical_difference
 from lib.statistics.ranking import concat, rank_intervals
-from lib.statistics.schemes import METRICS, SCHEMES, Ranking, rank_by_schemes, scores_of_patients
+from lib.statistics.schemes import METRICS, SCHEMES, Ranking, rank_by_schemes, scores_of_patients, signed_scores
 from lib.statistics.table import MEAN, SITUATION, Situation, situations
 
 EMPTY = ("penalise", "exclude")
@@ -50,21 +50,19 @@ def compare_rankings(
     with each other. Test-then-rank is bootstrapped for the `primary` metric alone: it takes most of the time.
     """
     tables = []
-    for pair in zip(*(situations(scores, failed, policy) for policy in EMPTY), strict=True):
-        parts = dict(zip(EMPTY, pair, strict=True))
-        chosen = parts[empty]
+    policies = (situations(scores, failed, policy) for policy in EMPTY)
+    for penalised, excluded in zip(*policies, strict=True):
+        chosen = penalised if empty == "penalise" else excluded
         metrics = sorted((m for m in METRICS if m in chosen.metrics), key=lambda m: m != primary)
         rankings = {}
         for metric in metrics:
             bootstrap = tuple(s for s in SCHEMES if s != "test_then_rank" or metric == primary)
-            i = chosen.metrics.index(metric), chosen.structures.index(MEAN)
-            for policy, part in parts.items():
-                same = np.array_equal(part.scores[i], pair[0].scores[i], equal_nan=True)
-                rankings[metric, policy] = (
-                    rankings[metric, EMPTY[0]]
-                    if same and policy != EMPTY[0]
-                    else rank_by_schemes(part, metric, bootstrap, resamples, seed)
-                )
+            first = rank_by_schemes(penalised, metric, bootstrap, resamples, seed)
+            alike = np.array_equal(signed_scores(penalised, metric), signed_scores(excluded, metric), equal_nan=True)
+            rankings[metric, "penalise"] = first
+            rankings[metric, "exclude"] = (
+                first if alike else rank_by_schemes(excluded, metric, bootstrap, resamples, seed)
+            )
         of_part = (
             _schemes(rankings, chosen.methods, level),
             _distribution(rankings, chosen.methods),
