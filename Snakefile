@@ -50,14 +50,17 @@ rule data:
 
 rule check:
     input:
-        pages=expand(
-            "results/data/{dataset}/check.html", dataset=config.get("dataset", config["experiment"]["datasets"])
-        ),
-        cases=expand(
-            "results/data/{dataset}/cases.csv", dataset=config.get("dataset", config["experiment"]["datasets"])
-        ),
+        pages=expand("results/data/{dataset}/check.html", dataset=CHOSEN),
+        cases=expand("results/data/{dataset}/cases.csv", dataset=CHOSEN),
     message:
         "Open in a browser: {input.pages}"
+
+
+rule export_nnunet:
+    input:
+        NNUNET,
+    message:
+        "For nnUNetv2_plan_and_preprocess (docs/external.md): {input}"
 
 
 rule claims:

@@ -213,7 +213,7 @@ def import_job(wildcards):
         "external": settings,
         **of_dataset(wildcards, "structures"),
         "state": external.folder_state(settings),
-        "code": code("import_predictions", "lib.external"),
+        "code": code("import_predictions", "lib.inference.external"),
     }
 
 

@@ -10,6 +10,10 @@ DATA = [
     *dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS),
 ]
 
+# What `check` and `export_nnunet` are about.
+CHOSEN = [config["dataset"]] if "dataset" in config else config["experiment"]["datasets"]
+NNUNET = [f"results/nnunet/nnUNet_raw/{external.nnunet_folder(dataset)}" for dataset in CHOSEN]
+
 
 rule simulate:
     output:
@@ -156,7 +160,7 @@ rule write_check:
     params:
         benchmark="results/benchmarks/check_cases/{dataset}.tsv",
         block=lambda wildcards: config["datasets"][wildcards.dataset],
-        code=code("write_check", *library_files("report/check.*"), *library_files("report/report.css")),
+        code=code("write_check", *library_files("report/*.[hc]*")),
     script:
         "../workflow/scripts/write_check.py"
 
@@ -236,3 +240,30 @@ rule preprocess:
         code=code("preprocess"),
     script:
         "../workflow/scripts/preprocess.py"
+
+
+rule write_nnunet:
+    input:
+        cases="results/data/{dataset}/cases.csv",
+        splits="results/data/{dataset}/splits.json",
+        certificate="results/data/{dataset}/certificate.json",
+    output:
+        folder=directory("results/nnunet/nnUNet_raw/Dataset{number}_{dataset}"),
+    log:
+        "results/logs/write_nnunet/{number}_{dataset}.log",
+    benchmark:
+        "results/benchmarks/write_nnunet/{number}_{dataset}.tsv"
+    wildcard_constraints:
+        number=r"\d{3}",
+    retries: 0
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        block=lambda wildcards: of_dataset(wildcards, "structures", "palette", "ignore", "preprocess"),
+        code=code("write_nnunet"),
+    script:
+        "../workflow/scripts/write_nnunet.py"

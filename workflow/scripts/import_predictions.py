@@ -17,7 +17,7 @@ if __name__ == "__main__":
     }
     record = supervise(
         "predict",
-        "lib.external:import_cell",
+        "lib.inference.external:import_cell",
         job,
         record=snakemake.output.record,
         log=snakemake.log[0],

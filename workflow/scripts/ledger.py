@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lib.config import Cell
+from lib.cells import Cell
 from lib.files import write_table
 from lib.ledger import build_ledger, gather_curves, gather_scores
 from lib.log import logged

@@ -83,7 +83,7 @@ def _is_imported(config: dict, name: str, dataset: str, condition: str, seed: in
 
 
 def predictions_of(config: dict, cell: dict) -> dict:
-    """The `external` settings of a cell, given by its columns, for `lib.external.import_cell`."""
+    """The `external` settings of a cell, given by its columns, for `lib.inference.external.import_cell`."""
     entry = config["external"][cell["method"]]
     return external.filled(external.settings_for(cell["method"], entry, cell["dataset"]), cell)
 

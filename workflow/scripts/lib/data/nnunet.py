@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -19,11 +18,6 @@ from lib.files import atomic, write_json
 
 # What nnU-Net reads from a channel's name: how to normalise it.
 NORMALISATION = {"ct": "CT", "none": "noNorm"}
-
-
-def dataset_folder(dataset: str) -> str:
-    """nnU-Net's name of a dataset, `Dataset347_brain_cohort`: the number follows from the name alone."""
-    return f"Dataset{100 + zlib.crc32(dataset.encode()) % 900}_{dataset}"
 
 
 def write_nnunet(cases: list[Case], splits: dict, folder: str | Path, block: dict) -> None:
