@@ -26,8 +26,8 @@ NEUTRAL = re.compile(  # of cases, of definitions, of settings; no two methods a
     r"|\b(?:score|scores|scored|count|counts|ranks?) (?:with the )?worst\b",
     re.I,
 )
-QUOTED = "q blockquote cite pre code script style template".split()
-INLINE = "a abbr b bdi dfn em i mark small span strong sub sup time u wbr".split()
+QUOTED = ["q", "blockquote", "cite", "pre", "code", "script", "style", "template"]
+INLINE = ["a", "abbr", "b", "bdi", "dfn", "em", "i", "mark", "small", "span", "strong", "sub", "sup", "u", "wbr"]
 TEXTS = ("alt", "title", "aria-label", "content", "data-label")
 
 
