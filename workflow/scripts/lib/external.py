@@ -17,9 +17,8 @@ PARENTS_SEARCHED = 3
 def settings_for(name: str, entry: dict, dataset: str) -> dict:
     """The entry `name` of `external` as it holds for one dataset; raises BadInput for what cannot be filled in."""
     where = f"external: {name}"
-    settings = {key: value for key, value in entry.items() if key != "datasets"} | entry.get("datasets", {}).get(
-        dataset, {}
-    )
+    own = entry.get("datasets", {}).get(dataset, {})
+    settings = {key: value for key, value in entry.items() if key != "datasets"} | own
     if "path" not in settings:
         raise BadInput(
             f"{where}: no path to predictions for dataset '{dataset}'; give\n  {where}: {{datasets: {{{dataset}: "
@@ -38,15 +37,20 @@ def settings_for(name: str, entry: dict, dataset: str) -> dict:
 def is_made(settings: dict, condition: dict, first_seed: bool) -> bool:
     """Whether predictions of this seed, under this condition, are what the folder holds.
 
-    Without {seed} in the path there is one training, shown under the experiment's first seed; without {condition}
-    only the condition that changes nothing.
+    Without {seed} there is one training, shown under the experiment's first seed; without {condition} it is for the
+    condition that changes nothing.
     """
-    fields = FIELD.findall(settings["path"])
+    fields = _fields(settings)
     return ("seed" in fields or first_seed) and ("condition" in fields or not condition)
 
 
+def _fields(settings: dict) -> list[str]:
+    """The placeholders that tell one folder or file from another."""
+    return FIELD.findall(settings["path"] + settings.get("file", ""))
+
+
 def filled(settings: dict, cell: dict) -> dict:
-    """The settings with the placeholders of the situation replaced, and `splits` found where it is not named."""
+    """The settings with the placeholders of the situation replaced, `splits` found where it is not named, `per_fold`."""
     values = {key: str(cell[key]) for key in SITUATION}
 
     def fill(text: str) -> str:
@@ -56,7 +60,7 @@ def filled(settings: dict, cell: dict) -> dict:
     folder = Path(result["path"]).expanduser()
     above = [folder, *folder.absolute().parents[:PARENTS_SEARCHED]]
     splits = result.get("splits") or next((str(p / SPLITS) for p in above if (p / SPLITS).is_file()), None)
-    return result | {"path": str(folder), "splits": splits, "per_fold": "fold" in FIELD.findall(settings["path"])}
+    return result | {"path": str(folder), "splits": splits, "per_fold": "fold" in _fields(settings)}
 
 
 def folder_state(settings: dict) -> str:

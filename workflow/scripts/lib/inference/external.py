@@ -23,9 +23,9 @@ from lib.files import atomic, read_json
 def import_cell(job: dict) -> dict:
     """Write the label map of each test case of the cell's fold, in the case's geometry, into the folder `output`.
 
-    `job`: cell, external (as `lib.external.filled` returns), structures, index (CSV), splits (JSON), output. Returns {"cases",
-    "files": case -> {"file", "sha256"}, "training_data": what is known of the patients that the method has seen,
-    "notes"}. Raises one BadInput that lists every problem.
+    `job`: cell, external (as `lib.external.filled` returns), structures, index (CSV), splits (JSON), output. Returns
+    {"cases", "files": case -> {"file", "sha256"}, "training_data": what is known of the patients that the method has
+    seen, "notes"}. Raises one BadInput that lists every problem.
     """
     settings, cell = job["external"], job["cell"]
     index, splits = {case.case: case for case in read_index(job["index"])}, read_json(job["splits"])
