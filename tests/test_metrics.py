@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from lib.errors import BadInput
-from lib.metrics import DIRECTION, METRICS, score_case, worst_scores
-from lib.metrics.surface import border, border_distances
+from lib.metrics import BOUNDS, DIRECTION, METRICS, score_case, worst_scores
+from lib.metrics.names import MASK_METRICS
+from lib.metrics.surface import Distances, border_distances
 
 STRUCTURES = {"one": 1, "two": 2, "three": 3}
 SHAPES_2D = [((40, 56), (0.7, 1.9)), ((33, 21), (1.0, 1.0))]
@@ -25,6 +26,11 @@ def scores(*args, **kwargs) -> dict[tuple[str, str], float]:
 def status(table) -> dict[str, str]:
     assert table.groupby("structure")["status"].nunique().eq(1).all()
     return table.groupby("structure")["status"].first().to_dict()
+
+
+def distances(p: np.ndarray, r: np.ndarray, spacing, method: str = "auto") -> list[np.ndarray]:
+    """Border distances of two masks, both ways, ascending."""
+    return [np.repeat(d.values, d.counts) for d in border_distances(p, r, spacing, 1, method)[0]]
 
 
 def random_labels(rng, shape, noise: float) -> np.ndarray:
@@ -64,7 +70,7 @@ def test_agrees_with_medpy(case):
         assert ours[name, "assd"] == pytest.approx(medpy.assd(p, r, spacing), abs=1e-6)
         assert ours[name, "rvd"] == pytest.approx(medpy.ravd(p, r), abs=1e-6)
         # MedPy pools both directions before it takes the percentile; the same border distances give its value
-        pooled = np.concatenate(border_distances(p, r, np.array(spacing)))
+        pooled = np.concatenate(distances(p, r, spacing))
         assert np.percentile(pooled, 95) == pytest.approx(medpy.hd95(p, r, spacing), abs=1e-6)
 
 
@@ -147,8 +153,9 @@ def test_single_voxels_and_unequal_sets_by_hand():
 
 def test_image_edge_is_border():
     """A mask that fills the image has its border on the rim of the image."""
-    assert np.count_nonzero(border(np.ones((5, 6), bool))) == 2 * 6 + 2 * 3
-    assert np.count_nonzero(border(np.ones((4, 5, 6), bool))) == 4 * 5 * 6 - 2 * 3 * 4
+    for shape, expected in (((5, 6), 2 * 6 + 2 * 3), ((4, 5, 6), 4 * 5 * 6 - 2 * 3 * 4), ((7,), 2)):
+        full = np.ones(shape, bool)
+        assert [len(d) for d in distances(full, full, [1] * len(shape))] == [expected, expected]
 
 
 def test_tie_at_the_tolerance_is_within_it():
@@ -194,30 +201,69 @@ def test_no_scored_distance_exceeds_the_penalty():
     assert scores(prediction, reference, (1, 2, 3), {"a": 1}, 1)["a", "hd95"] < worst["hd95"]
 
 
-@pytest.mark.parametrize("density", [0.02, 0.5])
-def test_tree_and_transform_are_equal(density):
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.8, 1.2, 3.0), (5, 0.4, 0.5)])
+@pytest.mark.parametrize("density", [0.002, 0.02, 0.5])
+def test_all_ways_find_what_brute_force_finds(density, spacing):
     rng = np.random.default_rng(1)
-    p, r = (rng.random((24, 20, 12)) < density for _ in range(2))
-    spacing = np.array([0.8, 1.2, 3.0])
-    tree = border_distances(p, r, spacing, "tree")
-    transform = border_distances(p, r, spacing, "transform")
-    for a, b in zip(tree, transform, strict=True):
-        np.testing.assert_allclose(np.sort(a), np.sort(b), rtol=1e-12, atol=1e-12)
+    p, r = (rng.random((14, 16, 12)) < density for _ in range(2))
+    expected = [np.sort(_distance_by_brute_force(a, b, spacing)) for a, b in ((p, r), (r, p))]
+    for method in ("auto", "ball", "tree", "transform"):
+        for ours, theirs in zip(distances(p, r, spacing, method), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=method)
 
 
-@pytest.mark.parametrize("noise", [True, False])
-def test_transform_is_chosen_for_noise_only(noise, monkeypatch):
+def ball(radius: float, centre: tuple = (0, 0, 0), half: int = 40) -> np.ndarray:
+    axes = np.ogrid[(slice(-half, half + 1),) * 3]
+    return sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "way"),
+    [
+        (ball(28), ball(29), None),  # the ball alone
+        (ball(10, (-25, -25, -25)), ball(10, (25, 25, 25)), "cKDTree"),
+        (np.arange(81) < 3, np.arange(81) > 77, "transform"),
+    ],
+)
+def test_the_way_is_chosen_by_counts(prediction, reference, way, monkeypatch):
+    """Close surfaces need neither tree nor transform; far ones the tree; noise that is far from noise the transform."""
     used = []
-    transform = ndimage.distance_transform_edt
-    monkeypatch.setattr("scipy.ndimage.distance_transform_edt", lambda *a, **k: used.append(1) or transform(*a, **k))
-    z, y, x = np.ogrid[-30:31, -30:31, -30:31]
-    radius = np.sqrt(z**2 + y**2 + x**2)
-    p, r = (radius < 28, radius < 29)
-    if noise:
+    tree, transform = spatial.cKDTree, ndimage.distance_transform_edt
+    monkeypatch.setattr("scipy.spatial.cKDTree", lambda *a, **k: used.append("cKDTree") or tree(*a, **k))
+    monkeypatch.setattr(
+        "scipy.ndimage.distance_transform_edt", lambda *a, **k: used.append("transform") or transform(*a, **k)
+    )
+    if prediction.ndim == 1:
         rng = np.random.default_rng(0)
-        p, r = (rng.random(radius.shape) < 0.5 for _ in range(2))
-    border_distances(p, r, np.ones(3))
-    assert bool(used) == noise
+        noise = rng.random((81, 30, 30)) < 0.5
+        noise[38:43] = False
+        prediction, reference = noise & (np.arange(81) < 38)[:, None, None], noise & (np.arange(81) > 42)[:, None, None]
+    distances(prediction, reference, (1, 1, 1))
+    assert set(used) == ({way} if way else set())
+
+
+def test_several_structures_at_once_are_each_alone():
+    rng = np.random.default_rng(3)
+    p, r = (random_labels(rng, (30, 25, 20), 0.02) for _ in range(2))
+    together = border_distances(p, r, (1, 2, 0.5), 3)
+    for code, both in enumerate(together, start=1):
+        for ours, alone in zip(both, distances(p == code, r == code, (1, 2, 0.5)), strict=True):
+            np.testing.assert_allclose(np.repeat(ours.values, ours.counts), alone, rtol=1e-12)
+    lacking = border_distances(np.where(p == 2, 0, p), r, (1, 2, 0.5), 3)
+    assert [len(d) for d in lacking[1]] == [0, 0]
+    assert [len(d) for d in lacking[0]] == [len(d) for d in together[0]]
+
+
+@pytest.mark.parametrize("n", [1, 2, 19, 20, 21, 1000])
+def test_percentiles_are_those_of_numpy(n):
+    rng = np.random.default_rng(n)
+    sample = np.sort(rng.integers(0, 9, n) * 0.7)
+    values, counts = np.unique(sample, return_counts=True)
+    held = Distances(values, counts)
+    assert (len(held), held.within(2.1)) == (n, np.count_nonzero(sample <= 2.1))
+    assert held.sum() == pytest.approx(sample.sum())
+    for percent in (0, 50, 95, 100):
+        assert held.percentile(percent) == pytest.approx(np.percentile(sample, percent), rel=1e-12)
 
 
 def test_unions_memory_order_and_pixels():
@@ -265,9 +311,12 @@ def test_undeclared_labels_do_not_matter():
 def test_every_row_is_there_and_finite():
     table = score_case(*CASES[4], STRUCTURES, 2)
     assert list(table.columns) == ["structure", "metric", "value", "unit", "status"]
-    assert len(table) == len(STRUCTURES) * len(METRICS) == 24
+    assert len(table) == len(STRUCTURES) * len(MASK_METRICS) == 24
     assert np.isfinite(table["value"]).all()
     assert set(DIRECTION.values()) == {1, 0, -1}
+    for metric, (low, high) in BOUNDS.items():
+        assert table.loc[table["metric"] == metric, "value"].between(low, high).all()
+    assert BOUNDS.keys() == set(METRICS)
 
 
 @pytest.mark.parametrize(

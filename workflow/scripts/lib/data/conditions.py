@@ -287,11 +287,12 @@ def measure_label(
         else:
             pairs = zip(np.moveaxis(own, across, 0), np.moveaxis(other, across, 0), strict=True)
         distances = [
-            np.concatenate(border_distances(p[box], r[box], sides))
+            way
             for p, r in pairs
             if p.any() and r.any() and (box := _box(p | r, [0] * p.ndim))
+            for way in border_distances(p[box], r[box], sides)[0]
         ]
-        assd[name] = float(np.concatenate(distances).mean()) if distances else None
+        assd[name] = sum(way.sum() for way in distances) / sum(map(len, distances)) if distances else None
     return {
         "changed": float(changed.sum() / max(1, counted.sum())),
         "changed_foreground": float((changed & foreground).sum() / max(1, foreground.sum())),
