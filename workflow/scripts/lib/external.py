@@ -50,7 +50,10 @@ def _fields(settings: dict) -> list[str]:
 
 
 def filled(settings: dict, cell: dict) -> dict:
-    """The settings with the placeholders of the situation replaced, `splits` found where it is not named, `per_fold`."""
+    """The settings of a cell: placeholders of the situation replaced, `splits` found where it is not named.
+
+    `per_fold` says whether each fold has predictions of its own.
+    """
     values = {key: str(cell[key]) for key in SITUATION}
 
     def fill(text: str) -> str:
