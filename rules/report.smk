@@ -26,6 +26,13 @@ FIGURES = expand(
     ],
 )
 
+GALLERIES = expand(
+    "results/{experiment}/figures/gallery_{dataset}_{condition}.json",
+    experiment=EXPERIMENT,
+    dataset=config["experiment"]["datasets"],
+    condition=config["experiment"]["conditions"],
+)
+
 TYPESET = expand(
     "results/{experiment}/tables/{table}.{suffix}",
     table=["ranking", "comparisons", "claims", "cost"],
@@ -181,10 +188,43 @@ rule plot_montage:
         protocol=config["experiment"]["protocol"],
         structures=lambda wildcards: config["datasets"][wildcards.dataset]["structures"],
         palette=lambda wildcards: config["datasets"][wildcards.dataset]["palette"],
-        methods=list(dict.fromkeys(cell.method for cell in CELLS)),
+        methods=METHODS,
+        coloured=STRUCTURES,
         code=code("plot_montage"),
     script:
         "../workflow/scripts/plot_montage.py"
+
+
+rule plot_gallery:
+    input:
+        scores="results/{experiment}/scores.csv",
+        index="results/data/{dataset}/cases.csv",
+        predictions=rules.plot_montage.input.predictions,
+    output:
+        pdf="results/{experiment}/figures/gallery_{dataset}_{condition}.pdf",
+        pictures="results/{experiment}/figures/gallery_{dataset}_{condition}.json",
+    log:
+        "results/logs/plot_gallery/{experiment}/{dataset}_{condition}.log",
+    benchmark:
+        "results/benchmarks/plot_gallery/{experiment}/{dataset}_{condition}.tsv"
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        dataset="{dataset}",
+        condition="{condition}",
+        protocol=config["experiment"]["protocol"],
+        structures=lambda wildcards: config["datasets"][wildcards.dataset]["structures"],
+        palette=lambda wildcards: config["datasets"][wildcards.dataset]["palette"],
+        methods=METHODS,
+        coloured=STRUCTURES,
+        code=code("plot_gallery"),
+    script:
+        "../workflow/scripts/plot_gallery.py"
 
 
 rule write_tables:
@@ -215,11 +255,7 @@ rule write_tables:
 
 rule write_report:
     input:
-        ledger="results/{experiment}/ledger.csv",
-        scores="results/{experiment}/scores.csv",
-        ranking="results/{experiment}/ranking.csv",
-        comparisons="results/{experiment}/comparisons.csv",
-        claims="results/{experiment}/claims.csv",
+        tables=TABLES,
         checks=expand(
             "results/data/{dataset}/check.json",
             dataset=config["experiment"]["datasets"],
@@ -230,6 +266,8 @@ rule write_report:
         ),
         stores=list(dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS)),
         figures=FIGURES,
+        galleries=GALLERIES,
+        references="config/references.bib",
     output:
         report="results/{experiment}/report/index.html",
     log:
@@ -245,6 +283,6 @@ rule write_report:
         runtime=10,
     params:
         config=report_config(),
-        code=code("write_report", *library_files("report/report.*")),
+        code=code("write_report", *library_files("report/*.[hjc]*"), *library_files("figures/*.py")),
     script:
         "../workflow/scripts/write_report.py"

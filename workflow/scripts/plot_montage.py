@@ -20,5 +20,6 @@ if __name__ == "__main__":
             dict(given.structures),
             list(given.methods),
             given.palette,
+            style.overlays(list(given.coloured)),
         )
         style.save(figure, Path(snakemake.output.pdf).with_suffix(""))

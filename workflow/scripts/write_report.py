@@ -11,12 +11,11 @@ from lib.files import atomic, read_json
 from lib.log import logged
 from lib.provenance import LIB, commit, hardware, versions
 from lib.report import build_report
-from lib.report.build import noise_of
+from lib.report.cite import read_references
+from lib.report.datasets import noise_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
-
-TABLES = ("ledger", "scores", "ranking", "comparisons", "claims")
 
 
 def provenance(code: str, ledger: pd.DataFrame, checks: list[dict]) -> dict:
@@ -52,15 +51,17 @@ def _distinct(ledger: pd.DataFrame, column: str) -> list[str]:
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         given, page = snakemake.input, Path(snakemake.output.report)
-        tables = {name: read_table(given[name]) for name in TABLES}
+        tables = {Path(path).stem: read_table(path) for path in given.tables}
         checks = [read_json(path) for path in given.checks]
         html = build_report(
             experiment=snakemake.wildcards.experiment,
-            **tables,
+            tables_by_name=tables,
             checks=checks,
             certificates=[read_json(path) for path in given.certificates],
             noise=noise_by_dataset([read_json(f"{store}/store.json") for store in given.stores]),
             figures=[Path(path) for path in given.figures],
+            galleries=[read_json(path) for path in given.galleries],
+            references=read_references(given.references),
             config=snakemake.params.config,
             provenance=provenance(snakemake.params.code, tables["ledger"], checks),
             folder=page.parent,

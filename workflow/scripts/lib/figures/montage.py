@@ -18,6 +18,14 @@ from lib.data.formats import Geometry, label_suffix, read_label
 from lib.errors import BadInput
 from lib.figures import style
 
+TITLE = "Best, median and worst case"
+CAPTION = (
+    "Cases are chosen by their mean Dice over all methods, not by the eye. All panels of a case show the same slice "
+    "and grey-value window; the slice is chosen from the reference alone. Contours run just inside the border of each "
+    "structure. Axial and coronal slices show the patient's right on the left. Dice is that of the whole case, as the "
+    "mean over structures."
+)
+
 Structures = Mapping[str, int | list[int]]
 
 
@@ -28,13 +36,14 @@ def draw(
     structures: Structures,
     methods: list[str],
     palette: dict | None = None,
+    colours: Mapping[str, str] | None = None,
     metric: str = style.PRIMARY,
 ) -> Figure:
     """One block per case; within it image, reference, then `methods` in their order.
 
     scores: rows of ONE dataset, condition and protocol. cases: of the dataset. predictions: folder of each
     (method, fold, seed); a method is shown under the lowest seed that predicted the case. structures: label
-    value or values of each, as in the files; palette: as of the dataset.
+    value or values of each, as in the files; palette: as of the dataset. colours: of the contours, by structure.
     """
     chosen = choose_cases(scores, metric)
     if not chosen:
@@ -46,11 +55,17 @@ def draw(
         mean = scored_mean(scores, name, metric)
         title = f"{role}: {name} · mean {style.METRIC_NAMES[metric]} of all methods {mean:.3f}"
         blocks.append(block | {"title": f"{title}{block['where']}"})
-    return draw_blocks(blocks, structures, methods, style.METRIC_NAMES[metric])
+    colours = colours or style.overlays(list(structures))
+    return draw_blocks(blocks, structures, colours, methods, style.METRIC_NAMES[metric])
 
 
-def draw_blocks(blocks: list[dict], structures: Structures, methods: list[str], metric: str) -> Figure:
-    """Blocks of `read_planes`, each with a `title`: image, reference, `methods`; metric: its name in the captions."""
+def draw_blocks(
+    blocks: list[dict], structures: Structures, colours: Mapping[str, str], methods: list[str], metric: str
+) -> Figure:
+    """Blocks of `read_planes`, each with a `title`: image, reference, `methods`, with the contours of `structures`.
+
+    metric: its name in the captions.
+    """
     panels = 2 + len(methods)
     lines = -(-panels // 6)
     columns = -(-panels // lines)
@@ -61,7 +76,6 @@ def draw_blocks(blocks: list[dict], structures: Structures, methods: list[str], 
         heights = [height * page / sum(heights) for height in heights]
     figure = style.figure(style.TWO_COLUMNS, sum(heights) + 8 * style.MM)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0.0, hspace=0.0)
-    colours = style.overlays(list(structures))
     *parts, foot = figure.subfigures(len(blocks) + 1, 1, height_ratios=[*heights, 8 * style.MM])
     for part, block in zip(parts, blocks, strict=True):
         part.suptitle(block["title"], x=0.01, ha="left", fontsize=7.5)
@@ -171,8 +185,8 @@ def read_planes(
     """What is shown of a case, one block for each of `views`: the structures that choose the slice.
 
     A block: pixels (X, Y, 1 or 3) and window, reference (X, Y), methods {name: labels (X, Y) or None, absent (why),
-    fold, seed, value (mean over structures)}, pixel (sides), aspect, flip (x runs to the left), where (the slice, in
-    words). Everything in it is cropped alike. Volumes are read once for all views, one method after the other.
+    fold, seed, value (mean over the view's structures)}, pixel (sides), aspect, flip (x runs to the left), where (the
+    slice, in words). All of it is cropped alike. Volumes are read once for all views, one method after the other.
     """
     channels, geometry = load_shown(case)
     volume, _ = load_label(case, structures, palette)
@@ -214,8 +228,9 @@ def read_planes(
                 "flip": plane_axes[0] == 0 and geometry.unit == "mm",
                 "reference": references[view][crop],
                 "methods": {
-                    m: {key: record[key] for key in ("absent", "fold", "seed", "value")}
+                    m: {key: record[key] for key in ("absent", "fold", "seed")}
                     | {"labels": drawn[m][crop] if m in drawn else None}
+                    | {"value": record["values"].reindex(list(views[view])).mean() if m in drawn else None}
                     for m, record in found.items()
                 },
             }
@@ -224,7 +239,7 @@ def read_planes(
 
 
 def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | None, dict]:
-    """The label map of the lowest seed that predicted the case, with its fold, seed and mean score, or why not."""
+    """The label map of the lowest seed that predicted the case, with its fold, seed and scores, or why not."""
     mine = rows[rows["method"] == method]
     scored = mine[mine["status"] != "failed"]
     for (seed, fold), values in scored.groupby(["seed", "fold"]):
@@ -234,10 +249,10 @@ def _prediction(method, case, rows, predictions, shape) -> tuple[np.ndarray | No
             volume, _ = read_label(path)
             if volume.shape != shape:
                 raise BadInput(f"{path}: shape {volume.shape}, but the reference has {shape}; predict this cell again")
-            record = {"absent": "", "fold": int(fold), "seed": int(seed), "value": float(values["value"].mean())}
-            return volume, record
+            by_structure = values.set_index("structure")["value"]
+            return volume, {"absent": "", "fold": int(fold), "seed": int(seed), "values": by_structure}
     absent = "missing" if mine.empty else "failed" if scored.empty else "no prediction"
-    return None, {"absent": absent, "fold": None, "seed": None, "value": None}
+    return None, {"absent": absent, "fold": None, "seed": None}
 
 
 def _labels(structures: Structures) -> list[int]:

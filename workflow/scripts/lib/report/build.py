@@ -1,4 +1,4 @@
-"""From tables to the page: what the template needs, as plain lists and dicts, and the page itself.
+"""The page: what its templates need, as plain lists and dicts, gathered from tables, pictures and configuration.
 
 The wording obeys one rule: nothing here says that a method surpasses another. Methods are *separated* or *not
 separated*; the claims' own sentences come from lib.statistics.
@@ -7,228 +7,235 @@ separated*; the claims' own sentences come from lib.statistics.
 from __future__ import annotations
 
 import base64
+import importlib
+import io
 import os
 from pathlib import Path
 
 import pandas as pd
 import yaml
-from markupsafe import Markup, escape
 
+from lib.figures import gallery as gallery_figure
 from lib.figures import style
+from lib.report import cases as case_data
+from lib.report import cite, methods, summary, tables
+from lib.report.datasets import dataset_facts
 from lib.report.templates import environment, file_text
 
 LOG_LINES = 20
-RANKING_METRICS = ("dice", "nsd", "hd95", "assd", "iou")
-DESCRIBING_METRICS = ("precision", "recall", "rvd")
-SHOWN_METRICS = ("dice", "nsd", "hd95")  # the others wait behind a tick box
-VERDICTS = ("reproduced", "smaller", "not reproduced", "inconclusive", "one training", "missing")
-
-CAPTIONS = {  # stem of the file, up to "_" where a data set follows: title, how to read it
-    "heatmap": (
-        "Mean Dice of every architecture × loss",
-        "Each cell gives the mean over patients and seeds, its 95 % interval, and the number of patients × seeds. "
-        "Darker is higher. A frame with a dot marks the top group, the methods that these data do not separate from "
-        "the highest mean; it appears only from three seeds on. Hatching marks failed cells, dots missing ones; blank "
-        "combinations were not asked for. Neighbouring means with overlapping intervals are not a ranking.",
-    ),
-    "distributions": (
-        "All cases, per structure",
-        "A point is one test case under one seed. The box spans the middle half of the points, its bar is the median, "
-        "the whiskers reach the 5th and 95th percentile, and the diamond is the mean. A cross at 0 is a case in which "
-        "the structure was missed, and it counts in the mean. Cases of failed cells are counted but not drawn.",
-    ),
-    "claims": (
-        "Published against measured",
-        "A dot with its 95 % interval is the difference measured here, treatment minus control; a diamond is the one "
-        "the paper published. A hollow dot is undecided: the interval allows both directions, or there were too few "
-        "seeds. A diamond outside the interval means that the published size was not met under this budget.",
-    ),
-    "curves": (
-        "Learning curves",
-        "Thin lines are single trainings, thick lines their mean. Training losses of different loss functions have "
-        "different scales, so each has its own panel; validation Dice shares one axis, with the methods of the other "
-        "panels in grey. A validation curve that still rises at its end says that the budget was short.",
-    ),
-    "montage": (
-        "Best, median and worst case",
-        "Cases are chosen by their mean Dice over all methods, not by the eye. All panels of a case show the same "
-        "slice and grey-value window; the slice is chosen from the reference alone. Contours run just inside the "
-        "border of each structure. Axial and coronal slices show the patient's right on the left. Dice is that of the "
-        "whole case, as the mean over structures.",
-    ),
-}
+# How much of the page its parts may take, in bytes; the rest lies beside the page or in the tables.
+FIGURE_BYTES, VALUE_BYTES, PICTURE_BYTES = 5_000_000, 5_000_000, 4_000_000
+FIGURE_COLOURS = 128
+OPTIONAL = ("schemes", "agreement", "components", "consensus")
 
 
 def build_report(
     *,
     experiment: str,
-    ledger: pd.DataFrame,
-    scores: pd.DataFrame,
-    ranking: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    claims: pd.DataFrame,
+    tables_by_name: dict[str, pd.DataFrame],
     checks: list[dict],
     certificates: list[dict],
     noise: dict[str, list[dict]],
     figures: list[Path],
+    galleries: list[dict],
+    references: dict[str, cite.Reference],
     config: dict,
     provenance: dict,
     folder: Path,
 ) -> str:
     """The report of one experiment as a self-contained HTML page.
 
-    The tables are those of results/<experiment>/; any may be empty. checks: contents of the datasets' check.json;
-    certificates: of their certificate.json. noise: per dataset, what its conditions changed, as `noise_of` says.
-    figures: PNG files, in order; a PDF beside one is linked. config: the configuration that was run. provenance: any
-    nested dict of what made the results. folder: where the page will lie, for links to the PDFs. Log files named in
-    the ledger are read relative to the working directory. The same inputs give the same page.
+    tables_by_name: those of results/<experiment>/ by the stem of their files: ledger, scores, ranking, comparisons and
+    claims, each of which may be empty, and any others, of which OPTIONAL are shown. checks: contents of the datasets'
+    check.json; certificates: of their certificate.json. noise: per dataset, what its conditions changed, as
+    `datasets.noise_of` says. figures: PNG files, in order; a PDF beside one is linked. galleries: contents of the
+    gallery_*.json that lib.figures.gallery makes. references: of config/references.bib. config: the configuration that
+    was run. provenance: any nested dict of what made the results. folder: where the page will lie, for relative links.
+    Log files named in the ledger are read relative to the working directory. The same inputs give the same page.
     """
-    places = style.situations(ledger)
-    units = scores.dropna(subset="unit").drop_duplicates("metric").set_index("metric")["unit"].to_dict()
-    pages = environment()
-    pages.filters |= {"number": _number, "signed": _signed, "p": _p, "count": _count, "seconds": _seconds}
-    pages.filters["breakable"] = _breakable
-    return pages.get_template("report.html").render(
-        experiment=experiment,
-        css=file_text("report.css"),
-        script=file_text("report.js"),
-        states=_states(ledger),
-        metric_names=style.METRIC_NAMES,
-        places=[_place(place, ledger, ranking, comparisons, units, len(places) > 1) for place in places],
-        simulated=[name for name in _datasets(ledger) if _is_simulated(config, name)],
-        stand_ins=config.get("experiment", {}).get("stand_ins", {}),
-        claims=_records(claims),
-        verdicts=[(verdict, n) for verdict in VERDICTS if (n := int((claims["verdict"] == verdict).sum()))],
-        figures=[_figure(Path(path), folder) for path in figures],
-        troubles=[_cell(row) for state in ("failed", "missing") for row in _records(ledger[ledger["state"] == state])],
-        finished=_records(ledger[ledger["state"] == "ok"]),
-        costs=_costs(ledger),
-        pretrained={
-            entry: ", ".join(files)
-            for entry, recipe in config.get("architectures", {}).items()
-            if (files := _weights_of(recipe))
-        },
-        data=[
-            _dataset(check, config) | {"certificate": certificate["sentence"], "noise": noise[check["dataset"]]}
-            for check, certificate in zip(checks, certificates, strict=True)
-        ],
-        protocols={p: config.get("protocols", {}).get(p, {}) for p in ledger["protocol"].unique()},
-        tolerances={name: config.get("datasets", {}).get(name, {}).get("tolerance_mm") for name in _datasets(ledger)},
-        failed_policy=config.get("failed_cells", "worst"),
-        empty_policy=config.get("empty_masks", "penalise"),
-        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
-        provenance=provenance,
-        sources=list(dict.fromkeys(claims["source"].dropna())),
+    ledger, scores, claims = (tables_by_name[name] for name in ("ledger", "scores", "claims"))
+    places = [_place(place, tables_by_name) | {"number": i} for i, place in enumerate(style.situations(ledger))]
+    values, case_note = _case_data(places, galleries, scores, config)
+    drawn, beside = _figures(figures, folder)
+    text = methods.methods_text(config, ledger, checks, certificates, provenance.get("version") or "unknown")
+    used = cite.used("\n".join(text), references)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            experiment=experiment,
+            css=file_text("report.css"),
+            script=file_text("tables.js") + file_text("cases.js"),
+            case_data=case_data.as_json(values),
+            case_note=case_note,
+            galleries=[_gallery(g, values["places"], folder) for g in galleries if g["pictures"]],
+            gallery_title=gallery_figure.TITLE,
+            gallery_caption=gallery_figure.CAPTION,
+            compared=summary.compared(ledger, checks),
+            states=summary.states(ledger),
+            caveats=summary.caveats(ledger, [p["answer"] for p in places], claims, certificates, config),
+            verdicts=summary.verdicts(claims),
+            metric_names=style.METRIC_NAMES,
+            places=places,
+            claims=tables.records(claims),
+            stand_ins=config.get("experiment", {}).get("stand_ins", {}),
+            consensus=tables.records(tables_by_name.get("consensus", pd.DataFrame())),
+            figures=drawn,
+            figures_beside=beside,
+            troubles=[
+                row | {"excerpt": _tail(row["log"])}
+                for state in ("failed", "missing")
+                for row in tables.records(ledger[ledger["state"] == state])
+            ],
+            finished=tables.records(ledger[ledger["state"] == "ok"]),
+            costs=tables.costs(ledger),
+            pretrained={
+                entry: ", ".join(files)
+                for entry, recipe in config.get("architectures", {}).items()
+                if (files := _weights_of(recipe))
+            },
+            data=[
+                dataset_facts(check, config)
+                | {"certificate": certificate["sentence"], "sound": certificate.get("sound", False)}
+                | {"noise": noise[check["dataset"]]}
+                for check, certificate in zip(checks, certificates, strict=True)
+            ],
+            protocols={p: config.get("protocols", {}).get(p, {}) for p in ledger["protocol"].unique()},
+            tolerances={
+                name: config.get("datasets", {}).get(name, {}).get("tolerance_mm")
+                for name in ledger["dataset"].unique()
+            },
+            failed_policy=config.get("failed_cells", "worst"),
+            empty_policy=config.get("empty_masks", "penalise"),
+            methods=[methods.as_html(paragraph, references) for paragraph in text],
+            methods_latex="\n\n".join(map(methods.as_latex, text)),
+            references=[{"key": r.key, "line": r.line, "entry": r.entry} for r in used],
+            config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
+            provenance=provenance,
+            sources=list(dict.fromkeys(claims["source"].dropna())),
+            table_names=[f"{name}.csv" for name in tables_by_name],
+        )
     )
 
 
-def _records(table: pd.DataFrame) -> list[dict]:
-    """Rows as dicts with None for what is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+def _place(place: tuple[str, str, str], tables_by_name: dict[str, pd.DataFrame]) -> dict:
+    """One dataset × condition × protocol: its answer and its tables."""
 
+    def here(name: str) -> pd.DataFrame:
+        table = tables_by_name.get(name, pd.DataFrame())
+        return table if table.empty else style.at(table, place)
 
-def _datasets(ledger: pd.DataFrame) -> list[str]:
-    return list(ledger["dataset"].unique())
-
-
-def _is_simulated(config: dict, dataset: str) -> bool:
-    return "simulate" in config.get("datasets", {}).get(dataset, {}).get("source", {})
-
-
-def _states(ledger: pd.DataFrame) -> dict[str, int]:
-    return {state: int((ledger["state"] == state).sum()) for state in ("ok", "failed", "missing")} | {
-        "all": len(ledger)
-    }
-
-
-def _place(
-    place: tuple[str, str, str],
-    ledger: pd.DataFrame,
-    ranking: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    units: dict,
-    several: bool,
-) -> dict:
-    """One dataset × condition × protocol: its answer, its score table and its pairs."""
-    cells, table = style.at(ledger, place), style.at(ranking, place)
-    primary = table[(table["structure"] == "mean") & (table["metric"] == style.PRIMARY)]
-    primary = primary.sort_values(["rank", "method"], kind="stable")  # methods without all patients have no rank
-    unranked = [m for m in cells["method"].unique() if m not in set(primary["method"])]
-    pairs = style.at(comparisons, place)
-    enough = bool(primary["seeds_enough"].astype(bool).any())
-    answer = _records(primary)
-    for row in answer:
-        row["top_group"] = enough and bool(row["top_group"])
-    columns = _columns(table, units)
-    ranked = [row for row in answer if row["rank"] is not None]
+    ledger, ranking, pairs = here("ledger"), here("ranking"), here("comparisons")
+    answer = summary.answer(place, tables_by_name["ledger"], tables_by_name["ranking"])
+    columns, rows = [], []
+    if answer["rows"]:
+        columns = tables.score_columns(ranking, tables.units(tables_by_name["scores"]))
+        rows = tables.score_rows(answer["rows"], columns, ranking)
+    troubles: dict[str, list[str]] = {}
+    for row in tables.records(ledger[ledger["state"] != "ok"]):
+        text = f"fold {row['fold']}, seed {row['seed']}: {row['reason'] or row['state']}"
+        troubles.setdefault(row["method"], []).append(text)
+    of_method = {method: summary.states(cells) for method, cells in ledger.groupby("method")}
+    schemes, components = here("schemes"), here("components")
+    if len(components):
+        components = components[(components["structure"] == "mean") & (components["metric"] == style.PRIMARY)]
     return {
+        "situation": place,
         "title": style.situation_title(place),
-        "several": several,
-        "id": "-".join(place),
-        "dataset": place[0],
-        "protocol": place[2],
         "answer": answer,
-        "axis": _axis(primary),
-        "ranked": len(ranked),
-        "not_ranked": [row for row in answer if row["rank"] is None],
-        "few_seeds": [row["method"] for row in ranked if enough and not row["seeds_enough"]],
-        "top": [row["method"] for row in answer if row["top_group"]],
-        "enough": enough,
-        "patients": int(primary["n_patients"].max()) if len(primary) else 0,
-        "seeds": int(primary["n_seeds"].min()) if len(primary) else 0,
-        "uneven": len(primary[["n_patients", "n_seeds"]].drop_duplicates()) > 1,
-        "unranked": [{"method": m, "states": _states(cells[cells["method"] == m])} for m in unranked],
         "columns": columns,
-        "rows": _rows(answer, columns, table, cells),
-        "pairs": _records(pairs),
+        "rows": [row | {"cells": of_method[row["method"]]} for row in rows],
+        "troubles": troubles,
+        "pairs": tables.records(pairs),
         "separated": int(pairs["separated"].astype(bool).sum()) if len(pairs) else 0,
+        "schemes": tables.schemes(schemes) if len(schemes) else {"columns": [], "rows": []},
+        "agreement": tables.records(here("agreement")),
+        "components": tables.records(components),
     }
 
 
-def _axis(primary: pd.DataFrame) -> dict:
-    """Range of the small interval plot: tenths around all intervals, within the range of the metric."""
-    if primary.empty:
-        return {"low": 0.0, "high": 1.0}
-    low, high = primary[["low", "mean"]].min().min(), primary[["high", "mean"]].max().max()
-    low, high = int(low * 20) / 20, min(1.0, int(high * 20 + 1) / 20)
-    return {"low": low, "high": high if high > low else low + 0.05}
+def _case_data(places: list[dict], galleries: list[dict], scores: pd.DataFrame, config: dict) -> tuple[dict, str]:
+    """What the page's script needs for drill-down and pictures, and a sentence on what of it did not fit."""
+    units, values = tables.units(scores), []
+    policies = config.get("empty_masks", "penalise"), config.get("failed_cells", "worst")
+    for place in places:
+        here = style.at(scores, place["situation"])
+        ranked = [row["method"] for row in place["answer"]["rows"]]
+        order = ranked + [method for method in here["method"].unique() if method not in ranked]
+        entry = {"title": place["title"], "troubles": place["troubles"]}
+        values.append(entry | case_data.place_values(here, order, units, *policies))
+    dropped = case_data.fit_values(values, VALUE_BYTES)
+    number = {tuple(place["situation"]): place["number"] for place in places}
+    galleries[:] = [g for g in galleries if (g["dataset"], g["condition"], g["protocol"]) in number]
+    pictured = sum(len({shown["case"] for shown in g["pictures"]}) for g in galleries)
+    left_out = case_data.fit_pictures(galleries, PICTURE_BYTES)
+    scored = sum(len(place["cases"]) for place in values)
+    notes = [f"Pictures of {pictured} of {scored} cases." if pictured < scored else ""]
+    if left_out:
+        notes.append(f"{left_out} of the pictures did not fit into the page; the gallery's PDF has those with a role.")
+    if dropped:
+        notes.append(f"Values of {', '.join(dropped)} did not fit into the page; they are in scores.csv.")
+    shown = [{"place": number[g["dataset"], g["condition"], g["protocol"]]} | g for g in galleries]
+    return {"places": values, "galleries": shown}, " ".join(note for note in notes if note)
 
 
-def _columns(table: pd.DataFrame, units: dict) -> list[dict]:
-    """Score columns: the mean over structures first, then each structure, every metric in a fixed order."""
-    structures = ["mean", *(s for s in table["structure"].unique() if s != "mean")]
-    metrics = [m for m in (*RANKING_METRICS, *DESCRIBING_METRICS) if m in set(table["metric"])]
-    return [
-        {
-            "structure": structure,
-            "metric": metric,
-            "name": style.METRIC_NAMES[metric],
-            "unit": units.get(metric, ""),
-            "shown": structure == "mean" and metric in SHOWN_METRICS,
-            "structure_shown": structure == "mean",
-            "metric_shown": metric in SHOWN_METRICS,
-            "first": "ascending" if metric in style.LOWER else "descending",
-        }
-        for structure in structures
-        for metric in metrics
-    ]
+def _gallery(gallery: dict, places: list[dict], folder: Path) -> dict:
+    """The pictures of one gallery that have a role, by structure; `number` counts all pictures."""
+    place = next(
+        i for i, p in enumerate(places) if p["title"] == style.situation_title(
+            (gallery["dataset"], gallery["condition"], gallery["protocol"])
+        )
+    )  # fmt: skip
+    entries: dict[str, list[dict]] = {}
+    for number, picture in enumerate(gallery["pictures"]):
+        if picture["roles"]:
+            entries.setdefault(picture["structure"], []).append(picture | {"number": number})
+    pdf = folder.parent / "figures" / f"gallery_{gallery['dataset']}_{gallery['condition']}.pdf"
+    link = Path(os.path.relpath(pdf, folder)).as_posix() if pdf.exists() else None
+    return {"place": place, "title": places[place]["title"], "entries": entries, "pdf": link}
 
 
-def _rows(answer: list[dict], columns: list[dict], table: pd.DataFrame, cells: pd.DataFrame) -> list[dict]:
-    """Rows of the score table: a method's primary row, its value in each column (None without), its cells by state."""
-    found = {(row["method"], row["structure"], row["metric"]): row for row in _records(table)}
-    return [
-        row
-        | {
-            "values": [found.get((row["method"], column["structure"], column["metric"])) for column in columns],
-            "cells": _states(cells[cells["method"] == row["method"]]),
-        }
-        for row in answer
-    ]
+def _figures(paths: list[Path], folder: Path) -> tuple[list[dict], int]:
+    """The figures with title and caption, in the page as long as there is room; how many are linked instead."""
+    room, drawn, beside = FIGURE_BYTES, [], 0
+    for path in map(Path, paths):
+        data = base64.b64encode(_shrunk(path)).decode()
+        room -= len(data)
+        beside += room < 0
+        pdf = path.with_suffix(".pdf")
+        drawn.append(
+            _titled(path.stem)
+            | {
+                "id": path.stem,
+                "source": f"data:image/png;base64,{data}" if room >= 0 else _relative(path, folder),
+                "pdf": _relative(pdf, folder) if pdf.exists() else None,
+            }
+        )
+    return drawn, beside
 
 
-def _cell(row: dict) -> dict:
-    return row | {"excerpt": _tail(row["log"])}
+def _titled(stem: str) -> dict[str, str]:
+    """Title and caption of a figure from its module in lib.figures, whose name begins the name of the file."""
+    modules = [file.stem for file in Path(style.__file__).parent.glob("*.py")]
+    kind = max((name for name in modules if f"{stem}_".startswith(f"{name}_")), key=len, default="")
+    if not kind:
+        return {"title": stem.replace("_", " "), "caption": ""}
+    module, rest = importlib.import_module(f"lib.figures.{kind}"), stem.removeprefix(kind).lstrip("_")
+    return {"title": f"{module.TITLE}: {rest}" if rest else module.TITLE, "caption": module.CAPTION}
+
+
+def _shrunk(path: Path) -> bytes:
+    """A PNG with fewer colours, a third of the size; the PDF has them all."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(FIGURE_COLOURS).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _tail(log: str | None) -> str | None:
@@ -243,141 +250,7 @@ def _tail(log: str | None) -> str | None:
     return "\n".join(lines[-LOG_LINES:])
 
 
-def _costs(ledger: pd.DataFrame) -> list[dict]:
-    """Cost per dataset × condition × protocol × method, over the cells that finished."""
-    done = ledger[ledger["state"] == "ok"]
-    rows = []
-    for (dataset, condition, _, method), cells in done.groupby(
-        ["dataset", "condition", "protocol", "method"], sort=False
-    ):
-        rows.append(
-            {
-                "dataset": dataset,
-                "condition": condition,
-                "method": method,
-                "cells": len(cells),
-                "parameters": cells["parameters"].max(),
-                "flops": cells["flops"].max(),
-                "wall_seconds": cells["wall_seconds"].median(),
-                "total_hours": cells["wall_seconds"].sum(min_count=1) / 3600,
-                "gpu_hours": cells["gpu_hours"].sum(min_count=1),
-                "peak_memory_mb": cells["peak_memory_mb"].max(),
-                "energy_kwh": cells["energy_kwh"].sum(min_count=1),
-                "samples_per_second": cells["samples_per_second"].median(),
-                "device": _listed(cells["device"]),
-                "threads": _listed(cells["threads"].astype("Int64")),
-                "precision": _listed(cells["precision"]),
-                "resumed": int(cells["resumed"].fillna(0).sum()),
-                "elsewhere": int(cells["resumed_elsewhere"].fillna(False).astype(bool).sum()),
-            }
-        )
-    return rows
-
-
 def _weights_of(recipe: dict) -> list[str]:
     """Files that an architecture, or one inside it, starts from."""
     inner = [file for part in recipe.values() if isinstance(part, dict) for file in _weights_of(part)]
     return ([recipe["weights"]] if recipe.get("weights") else []) + inner
-
-
-def _listed(values: pd.Series) -> str:
-    return ", ".join(str(v) for v in values.dropna().unique() if v != "")
-
-
-def _dataset(check: dict, config: dict) -> dict:
-    """What the report says about the images of one dataset."""
-    cases = check["cases"]
-    entry = config.get("datasets", {}).get(check["dataset"], {})
-    shapes = sorted({" × ".join(str(n) for n in case["shape"]) for case in cases})
-    spacings = sorted({" × ".join(f"{s:g}" for s in case["spacing"]) for case in cases})
-    voxels = {}
-    for name, labels in entry.get("structures", {}).items():
-        values = [str(v) for v in (labels if isinstance(labels, list) else [labels])]
-        voxels[name] = sum(case["labels"].get(v, 0) for case in cases for v in values)
-    foreground = sum(voxels.values())
-    return {
-        "name": check["dataset"],
-        "simulated": _is_simulated(config, check["dataset"]),
-        "cases": len(cases),
-        "patients": len({case["patient"] for case in cases}),
-        "shapes": shapes,
-        "spacings": spacings,
-        "shares": {name: n / foreground for name, n in voxels.items()} if foreground else {},
-        "warnings": check["warnings"],
-        "dropped": check["dropped"],
-        "groups": len(set(check["groups"].values())),
-        "hash": check["data_hash"],
-        "licence": entry.get("licence", ""),
-        "cite": entry.get("cite", ""),
-    }
-
-
-def noise_of(stores: list[dict]) -> list[dict]:
-    """Per condition that changes a dataset: the settings, and the means over cases of what was measured.
-
-    stores: contents of the store.json of each condition, one per condition.
-    """
-    result = []
-    for store in stores:
-        measured: dict[str, list[float]] = {}
-        for entry in store["cases"].values():
-            for part, record in entry.get("noise", {}).items():
-                for name, value in record.items():
-                    if isinstance(value, int | float) and not isinstance(value, bool):
-                        measured.setdefault(f"{part}: {name}", []).append(value)
-        if store["condition_settings"]:
-            means = {name: sum(values) / len(values) for name, values in measured.items()}
-            result.append({"name": store["condition"], "settings": store["condition_settings"], "measured": means})
-    return result
-
-
-def _figure(path: Path, folder: Path) -> dict:
-    kind, _, rest = path.stem.partition("_")
-    title, caption = CAPTIONS.get(kind, (path.stem.replace("_", " "), ""))
-    pdf = path.with_suffix(".pdf")
-    return {
-        "id": path.stem,
-        "title": f"{title}: {rest}" if rest else title,
-        "caption": caption,
-        "data": base64.b64encode(path.read_bytes()).decode(),
-        "pdf": Path(os.path.relpath(pdf, folder)).as_posix() if pdf.exists() else None,
-    }
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may break after its underscores and before its plus."""
-    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("+", "<wbr>+"))
-
-
-def _missing(value: object) -> bool:
-    return value is None or bool(pd.isna(value))
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if _missing(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _signed(value: float | None, digits: int = 3) -> str:
-    return "–" if _missing(value) else style.signed(value, digits)
-
-
-def _p(value: float | None) -> str:
-    return "–" if _missing(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _count(value: float | None) -> str:
-    """A whole number with thin spaces, or with M, G, T from a million on."""
-    if _missing(value):
-        return "–"
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{int(value):,}".replace(",", "\u2009")
-
-
-def _seconds(value: float | None) -> str:
-    if _missing(value):
-        return "–"
-    if value < 120:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

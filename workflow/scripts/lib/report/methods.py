@@ -1,0 +1,250 @@
+"""The methods section of a paper, written from the configuration that was run: as text, as HTML and as LaTeX.
+
+A text here is a list of paragraphs in which [@key; @key] cites entries of references.bib.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from lib.report.cite import Reference, cited_by_architecture, cited_by_loss
+from lib.report.summary import EXTERNAL, external_methods
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def methods_text(
+    config: dict, ledger: pd.DataFrame, checks: list[dict], certificates: list[dict], version: str
+) -> list[str]:
+    """Paragraphs: data and splits, methods, training, scores, statistics, software."""
+    data = [
+        _data(check, config["datasets"][check["dataset"]], certificate)
+        for check, certificate in zip(checks, certificates, strict=True)
+        if check["dataset"] in config.get("datasets", {})
+    ]
+    conditions = {name: c for name, c in config.get("conditions", {}).items() if c}
+    if conditions:
+        data.append(
+            "Training data were also altered on purpose: "
+            + "; ".join(f"{name} ({_settings(settings)})" for name, settings in conditions.items())
+            + "."
+        )
+    protocols = [_training(name, p, ledger) for name, p in config.get("protocols", {}).items()]
+    return [
+        *data,
+        _compared(config, ledger),
+        *protocols,
+        _scores(config),
+        _statistics(),
+        f"Everything was run with segcross {version} as a Snakemake workflow [@molder2021], networks and losses in "
+        "PyTorch [@paszke2019].",
+    ]
+
+
+def as_html(text: str, references: dict[str, Reference]) -> Markup:
+    """A paragraph with its citations as author and year, linked to the list of references."""
+
+    def cite(match: re.Match) -> str:
+        keys = match[1].replace("@", "").split("; ")
+        return "(" + "; ".join(f'<a href="#ref-{escape(k)}">{escape(references[k].short)}</a>' for k in keys) + ")"
+
+    return Markup(re.sub(r"\[(@[^\]]+)\]", cite, str(escape(text))))
+
+
+def as_latex(text: str) -> str:
+    r"""A paragraph with \citep, and with what LaTeX reads otherwise escaped."""
+    text = re.sub(r"([%&#_$])", r"\\\1", text)
+    for letter, code in {
+        "×": r"$\times$",
+        "±": r"$\pm$",
+        "–": "--",
+        "−": "$-$",
+        " ": "~",
+        "“": "``",
+        "”": "''",
+    }.items():
+        text = text.replace(letter, code)
+    return re.sub(
+        r" ?\[(@[^\]]+)\]",
+        lambda match: r"~\citep{" + match[1].replace("@", "").replace("; ", ",").replace(r"\_", "_") + "}",
+        text,
+    )
+
+
+def _data(check: dict, entry: dict, certificate: dict) -> str:
+    cases, patients = len(check["cases"]), len({case["patient"] for case in check["cases"]})
+    cite = f" [@{entry['cite']}]" if entry.get("cite") else ""
+    source = "simulated from one anatomy" if "simulate" in entry["source"] else "as distributed"
+    structures = _listed([name.replace("_", " ") for name in entry["structures"]])
+    left_out = f"; {_counted(len(check['dropped']), 'case')} left out" if check["dropped"] else ""
+    text = (
+        f"{check['dataset']}{cite}: {_counted(cases, 'case')} of {_counted(patients, 'patient')}, {source}{left_out}; "
+        f"segmented structures: {structures}. {_preprocessing(entry.get('preprocess', {}))} "
+    )
+    splits, folds = entry.get("splits", {}), len(certificate.get("folds", []))
+    how = "a fixed division" if splits.get("file") or splits.get("test") else f"{_number(folds)}-fold cross-validation"
+    if folds <= 1:
+        how = "one division into training, validation and test patients"
+    text += f"Patients, never images, were divided: {how}"
+    if splits.get("validation") and folds > 1:
+        text += f", with {100 * splits['validation']:g} % of the training patients kept for validation"
+    if splits.get("stratify"):
+        text += f", stratified by {splits['stratify']}"
+    return f"{text}. {certificate['sentence']}"
+
+
+def _preprocessing(preprocess: dict) -> str:
+    steps = []
+    if preprocess.get("bias_field"):
+        steps.append("corrected for the bias field (N4)")
+    spacing = preprocess.get("spacing")
+    if spacing == "median":
+        steps.append("resampled to the median spacing of the training images")
+    elif spacing and any(side is not None for side in spacing):
+        steps.append("resampled to " + " × ".join("own" if s is None else f"{s:g}" for s in spacing) + " mm")
+    if preprocess.get("crop") == "nonzero":
+        steps.append("cropped to their non-zero voxels")
+    intensity = preprocess.get("intensity")
+    if intensity == "zscore":
+        steps.append("brought to zero mean and unit variance")
+    elif intensity == "ct":
+        steps.append("clipped and normalised by the intensities of the structures in the training images")
+    elif isinstance(intensity, dict):
+        ((kind, (low, high)),) = intensity.items()
+        unit = "percentiles" if kind == "percentiles" else "CT numbers"
+        steps.append(
+            f"clipped to the {unit} {low:g} to {high:g}" + (", z-scored" if kind == "percentiles" else ", scaled")
+        )
+    if preprocess.get("colour"):
+        steps.append({"grey": "turned to grey", "rgb": "kept in colour"}[preprocess["colour"]])
+    seen = preprocess.get("slices")
+    network = f"Networks saw {seen} slices" if seen else "Networks saw volumes"
+    return f"Images were {_listed(steps)}. {network}." if steps else f"{network}."
+
+
+def _compared(config: dict, ledger: pd.DataFrame) -> str:
+    trained = ledger[ledger["loss"] != EXTERNAL]
+    architectures = [a for a in trained["architecture"].unique() if a in config.get("architectures", {})]
+    losses = [name for name in trained["loss"].unique() if name in config.get("losses", {})]
+
+    def named(names: list[str], recipes: dict, cited) -> str:
+        return _listed([f"{n} ({_settings(recipes[n])}){_marks(cited(recipes[n]))}" for n in names])
+
+    count = _counted(trained["method"].nunique(), "method").capitalize()
+    text = f"{count}, each an architecture with a loss, were compared. "
+    if architectures:
+        text += f"Architectures: {named(architectures, config['architectures'], cited_by_architecture)}. "
+    if losses:
+        text += f"Losses: {named(losses, config['losses'], cited_by_loss)}. "
+    if others := external_methods(ledger):
+        text += (
+            f"Predictions of {_listed(others)} came from elsewhere and were scored alike; their training data were not "
+            "verified. "
+        )
+    return text.strip()
+
+
+def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
+    rate = {"polynomial": "polynomial decay (exponent 0.9)", "cosine": "cosine decay", "constant": "a constant rate"}
+    optimiser = {"adamw": "AdamW [@loshchilov2019]", "sgd": f"SGD with momentum {p.get('momentum', 0.9):g}"}
+    patch = " × ".join(str(n) for n in p.get("patch", []))
+    seeds, folds = ledger["seed"].nunique(), ledger["fold"].nunique()
+    text = (
+        f"Every method was trained under the same protocol ({name}): {p.get('iterations', '?')} iterations with "
+        f"batches of {p.get('batch', '?')} patches of {patch} voxels"
+    )
+    if "foreground" in p:
+        text += f", {100 * p['foreground']:g} % of them centred near a structure"
+    if "optimizer" in p:
+        text += (
+            f"; {optimiser[p['optimizer']]}, learning rate {p['lr']:g}, weight decay {p['weight_decay']:g}, "
+            f"{rate[p['schedule']]} after {_counted(p['warmup'], 'iteration')} of warm-up"
+            + (f", gradients clipped at norm {p['clip']:g}" if p.get("clip") else "")
+        )
+    if p.get("augment") is False:
+        text += "; no augmentation"
+    elif "augment" in p:
+        off = [k for k, value in p["augment"].items() if value is False]
+        names = {
+            "affine": "affine maps",
+            "elastic": "elastic deformation",
+            "gamma": "gamma",
+            "bias": "bias field",
+            "noise": "noise",
+        }
+        text += f"; augmentation by {_listed([words for key, words in names.items() if key not in off])}"
+    weights = "those with the best validation Dice" if p.get("score") == "best" else "those of the last iteration"
+    return (
+        f"{text}. The weights that predicted were {weights}. Each method was trained with {_counted(seeds, 'seed')} in "
+        f"{_counted(folds, 'fold')}; methods that share seed and fold saw the same patches."
+    )
+
+
+def _scores(config: dict) -> str:
+    tolerances = [
+        f"{entry['tolerance_mm']:g} mm for {name}"
+        for name, entry in config.get("datasets", {}).items()
+        if entry.get("tolerance_mm") is not None
+    ]
+    text = (
+        "Predictions were scored per case and structure in the geometry of the case's file: Dice, intersection over "
+        "union, normalised surface Dice [@nikolov2021]"
+        + (f" (tolerance {_listed(tolerances)})" if tolerances else "")
+        + ", the 95th percentile of the surface distances (HD95) and their average (ASSD). "
+    )
+    if config.get("empty_masks", "penalise") == "penalise":
+        text += (
+            "A structure that was missed, or predicted where the reference has none, counted as overlap 0 and as a "
+            "distance equal to the image's diagonal; one absent from both as correct."
+        )
+    else:
+        text += (
+            "Cases whose reference lacks a structure were left out for all methods; a missed structure counted as "
+            "overlap 0 and as a distance equal to the image's diagonal."
+        )
+    if config.get("failed_cells", "worst") == "worst":
+        return f"{text} A training that diverged scored worst on all of its test cases."
+    return f"{text} Trainings that diverged were left out of the means."
+
+
+def _statistics() -> str:
+    return (
+        "The unit of analysis was the patient; patients and trainings were both treated as random, so intervals (95 %) "
+        "and p-values refer to other patients and other trainings. Methods were compared pairwise by their differences "
+        "on common patients and trainings, p-values adjusted after Holm over all pairs [@holm1979]; a pair counts as "
+        "separated at an adjusted p of at most 0.05 and with at least three seeds. The top group is the set of methods "
+        "not separated from the one with the highest mean Dice."
+    )
+
+
+def _marks(keys: list[str]) -> str:
+    return " [" + "; ".join(f"@{key}" for key in keys) + "]" if keys else ""
+
+
+def _settings(recipe: dict) -> str:
+    """A recipe or settings in one line: the name first, then what is set."""
+    if "sum" in recipe:
+        return " + ".join(f"{_value(term['weight'])} × {_settings(term['loss'])}" for term in recipe["sum"])
+    rest = [f"{key} {_value(value)}" for key, value in recipe.items() if key != "name"]
+    return ", ".join([*([recipe["name"]] if "name" in recipe else []), *rest])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({_settings(value)})"
+    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _listed(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)
+
+
+def _number(n: int) -> str:
+    return WORDS[n] if n < len(WORDS) else str(n)
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{_number(n)} {thing}{'' if n == 1 else 's'}"
