@@ -49,7 +49,7 @@ def checked(name: str, claim: dict, primary: str = "dice") -> dict:
     published = claim.get("published") or {}
     if published and provenance == "recalled":
         raise BadInput(f"{where}: published: numbers that are only recalled are not printed; confirm or remove them.")
-    if kind == "reaches" and ("treatment" not in published or "control" in claim):
+    if kind == "reaches" and ("treatment" not in published or claim.get("control")):
         raise BadInput(f"{where}: kind reaches compares with published: {{treatment: …}}, and with no control.")
     difference = published.get("difference", math.nan)
     if "difference" not in published and {"treatment", "control"} <= set(published):
