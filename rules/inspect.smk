@@ -20,3 +20,44 @@ rule diff:
         empty=config["empty_masks"],
     script:
         "../workflow/scripts/diff.py"
+
+
+rule forecast:
+    input:
+        [f for f in DATA if f.rsplit("/", 1)[-1] in ("splits.json", "certificate.json") or "/store" in f],
+    log:
+        f"results/logs/forecast/{EXPERIMENT}.log",
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=120,
+    params:
+        experiment=EXPERIMENT,
+        jobs=lambda wildcards: [forecast_job(cell) for cell in CELLS if "train" in cell.stages],
+        at_once=config["jobs_at_once"],
+    script:
+        "../workflow/scripts/forecast.py"
+
+
+# Beside a run that holds the lock: snakemake progress --nolock
+rule progress:
+    log:
+        f"results/logs/progress/{EXPERIMENT}.log",
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        experiment=EXPERIMENT,
+        cells=lambda wildcards: [asdict(cell) for cell in CELLS],
+    script:
+        "../workflow/scripts/progress.py"

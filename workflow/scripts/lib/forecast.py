@@ -44,7 +44,7 @@ class Estimate:
 def to_run(job: dict) -> bool:
     """Whether a training is still to be done: no result, or one of other code or another recipe."""
     cell = _cell(job)
-    state = cell_state(cell.folder)["state"]
+    state = cell_state(cell.folder, cell.stages)["state"]
     if state == "failed":
         return False  # kept until `retry_failed`
     cost = cell.folder / "training" / "cost.json"
