@@ -80,4 +80,4 @@ rule figures:
 rule export:
     input:
         RECORDS,
-        f"results/{EXPERIMENT}/exports/challenger.csv",
+        expand("results/{experiment}/exports/{file}", experiment=EXPERIMENT, file=["challenger.csv", "crate.zip"]),

@@ -204,6 +204,16 @@ def evaluation_job(wildcards):
     }
 
 
+def verification_job(cell):
+    """The job that scored a cell, for scoring it again."""
+    return evaluation_job(cell) | {
+        "index": f"results/data/{cell.dataset}/cases.csv",
+        "splits": f"results/data/{cell.dataset}/splits.json",
+        "predictions": f"{cell.folder}/predictions",
+        "output": f"{cell.folder}/scores.csv",
+    }
+
+
 def import_job(wildcards):
     """Where a cell's predictions are, with the state of that folder, so that changed ones are imported again."""
     cell = cell_of(wildcards)

@@ -61,3 +61,30 @@ rule progress:
         cells=lambda wildcards: [asdict(cell) for cell in CELLS],
     script:
         "../workflow/scripts/progress.py"
+
+
+# Reads what is there, makes nothing anew, and fails if a number does not hold.
+rule verify:
+    log:
+        f"results/logs/verify/{EXPERIMENT}.log",
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: workflow.cores or 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        experiment=EXPERIMENT,
+        cells=lambda wildcards: [asdict(cell) for cell in CELLS],
+        jobs=lambda wildcards: [verification_job(cell) for cell in CELLS],
+        settings={
+            "claims": CLAIMS,
+            "conditions": {name: config["conditions"][name] for name in config["experiment"]["conditions"]},
+            "protocols": {config["experiment"]["protocol"]: config["protocols"][config["experiment"]["protocol"]]},
+            "failed": config["failed_cells"],
+            "empty": config["empty_masks"],
+        },
+    script:
+        "../workflow/scripts/verify.py"

@@ -286,3 +286,28 @@ rule write_report:
         code=code("write_report", *library_files("report/*.[hjc]*"), *library_files("figures/*.py")),
     script:
         "../workflow/scripts/write_report.py"
+
+
+rule export_crate:
+    input:
+        tables=TABLES,
+        figures=FIGURES,
+        report="results/{experiment}/report/index.html",
+        checks=rules.write_report.input.checks,
+        records=RECORDS,
+    output:
+        crate="results/{experiment}/exports/crate.zip",
+    log:
+        "results/logs/export_crate/{experiment}.log",
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        config=report_config(),
+        code=code("export_crate"),
+    script:
+        "../workflow/scripts/export_crate.py"

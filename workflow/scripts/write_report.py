@@ -1,15 +1,14 @@
 """Write the report of one experiment: one self-contained HTML page."""
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from lib.figures.style import read_table
-from lib.files import atomic, read_json
+from lib.files import atomic, file_sha256, read_json
 from lib.log import logged
-from lib.provenance import LIB, commit, hardware, versions
+from lib.provenance import commit, hardware, project_version, versions
 from lib.report import build_report
 from lib.report.cite import read_references
 from lib.report.datasets import noise_of
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def provenance(code: str, ledger: pd.DataFrame, checks: list[dict]) -> dict:
+def provenance(code: str, tables: list[str], ledger: pd.DataFrame, checks: list[dict]) -> dict:
     """What made this page, its cells and their data; each cell's own hashes are in the ledger."""
-    project = LIB.parents[2] / "pyproject.toml"
     return {
-        "version": tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "unknown",
+        "version": project_version(),
         "commit": commit(),
         "packages": versions(),
         "machine that wrote this page": hardware(),
         "code of this page (hash)": code,
+        "tables of this page (hash)": {Path(table).name: file_sha256(table) for table in tables},
         "data (hash)": {check["dataset"]: check["data_hash"] for check in checks},
         "machines that trained": _distinct(ledger, "hardware"),
         "packages of the trainings": _distinct(ledger, "software"),
@@ -63,7 +62,7 @@ if __name__ == "__main__":
             galleries=[read_json(path) for path in given.galleries],
             references=read_references(given.references),
             config=snakemake.params.config,
-            provenance=provenance(snakemake.params.code, tables["ledger"], checks),
+            provenance=provenance(snakemake.params.code, given.tables, tables["ledger"], checks),
             folder=page.parent,
         )
         with atomic(page) as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,6 +62,12 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index, atomically."""
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: str | Path) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.evaluation import evaluate_cell, write_failed_scores, write_scores
-from lib.files import read_json, write_table
+from lib.files import file_sha256, read_json, write_table
 from lib.status import SCIENTIFIC
 
 FINDINGS = ["table", "row", "column", "stored", "derived"]
@@ -45,13 +45,26 @@ def verify_cell(job: dict) -> list[dict]:
         return compare_tables(stored, again["output"])
 
 
-def verify_table(stored: Path, derive: Callable[[], pd.DataFrame]) -> list[dict]:
-    """What differs between a stored table and the one that `derive` makes now."""
+def verify_table(stored: Path, derived: pd.DataFrame) -> list[dict]:
+    """What differs between a stored table and the one derived now."""
     if not stored.is_file():
         return [_finding(stored, stored="missing")]
     with tempfile.TemporaryDirectory() as folder:
-        write_table(again := Path(folder) / stored.name, derive())
+        write_table(again := Path(folder) / stored.name, derived)
         return compare_tables(stored, again)
+
+
+def compare_report(page: Path, tables: list[Path]) -> list[dict]:
+    """Tables that the report was not written from; it names those that it was by their SHA-256."""
+    if not page.is_file():
+        return [_finding(page, stored="missing")]
+    text = page.read_text()
+    hashes = {table: file_sha256(table) for table in tables}
+    return [
+        _finding(page, row=table.name, derived="was changed after the report was written")
+        for table, digest in hashes.items()
+        if table.name in text and digest not in text
+    ]
 
 
 def compare_tables(stored: Path, derived: Path) -> list[dict]:
