@@ -108,7 +108,8 @@ def _entry(name: str, classes: Classes) -> str:
         "file": "{case}.nii.gz",
         "splits": f"{root}/nnUNet_preprocessed/{name}/splits_final.json",
     }
-    if values := {n: own[0] for n, own in enumerate(classes.values) if n != own[0]}:
+    values = {number: own[0] for number, own in enumerate(classes.values)}
+    if any(number != value for number, value in values.items()):
         entry["labels"] = values
     head = "# Trainer, plans and configuration as you trained; the other way round, see docs/external.md\n"
     return head + yaml.safe_dump({"external": {"nnunet_v2": entry}}, sort_keys=False)

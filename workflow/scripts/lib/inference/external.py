@@ -148,7 +148,7 @@ def declared(label: np.ndarray, values: dict, structures: dict, file: str, cell:
     found, counts = np.unique(label, return_counts=True)
     if strange := {int(v): int(n) for v, n in zip(found, counts, strict=True) if int(v) not in accepted}:
         listed = ", ".join(f"{v} ({n} voxels)" for v, n in list(strange.items())[:8])
-        known = f"`labels` lists {sorted(values)}" if values else f"the structures declare {sorted(ours)}"
+        known = f"`labels` lists {sorted(accepted)}" if values else f"the structures declare {sorted(ours)}"
         example = f"{next(iter(strange))}: {max(ours)}"
         raise BadInput(
             f"{file}: label values {listed}, but {known}; say what theirs mean with external: {cell['method']}: "
@@ -170,9 +170,11 @@ def seen_in_training(settings: dict, splits: dict, fold: int, tested: list[Case]
     file = settings["splits"]
     if not file:
         return "not verified: no splits file says which patients the method was trained on", []
+    if not Path(file).is_file():
+        return "not verified", [f"splits: {file} does not exist (seen from {Path.cwd()}); correct `splits`"]
     try:
         theirs = _folds(read_json(file), file)
-    except (FileNotFoundError, ValueError) as error:
+    except ValueError as error:
         return "not verified", [f"splits: {error}"]
     if settings["per_fold"] and fold >= len(theirs):
         return "not verified", [f"splits: {file} has {len(theirs)} folds and no fold {fold}; name the right file"]
@@ -205,8 +207,8 @@ def seen_in_training(settings: dict, splits: dict, fold: int, tested: list[Case]
     if not settings["per_fold"]:
         return f"verified: by {file}, the fold that predicts a case does not train on its patient", []
     patients = {patient_of[name] for name in seen}
-    same = "the same as" if patients == set(splits["folds"][fold]["train"]) else "others than"
-    return f"verified: by {file}, {len(patients)} patients, {same} the fold's own; it tests none of them", []
+    same = "the fold's own" if patients == set(splits["folds"][fold]["train"]) else "other than the fold's own"
+    return f"verified: by {file}, {len(patients)} training patients, {same}, none of them tested", []
 
 
 def _folds(content: object, file: str) -> list[dict[str, set[str]]]:
