@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from nibabel.orientations import apply_orientation, io_orientation
 
+from lib.cells import method_of
 from lib.data.cases import Case, load_image, load_label
 from lib.data.formats import Geometry, label_suffix, read_label
 from lib.errors import BadInput
@@ -167,8 +168,7 @@ def prediction_folders(folders: list[str]) -> dict[tuple[str, int, int], Path]:
     found = {}
     for folder in map(Path, folders):
         architecture, loss, fold, seed, _ = folder.parts[-5:]
-        method = architecture if loss == "external" else f"{architecture}+{loss}"
-        found[method, int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = folder
+        found[method_of(architecture, loss), int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = folder
     return found
 
 
