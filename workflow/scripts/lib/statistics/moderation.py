@@ -44,7 +44,7 @@ def moderate(pairs: Means, a: np.ndarray, b: np.ndarray) -> Means:
     prior_df = 2 * _trigamma_inverse(log_variance[fit].var(ddof=1) - sampling + _STANDARD_ERRORS * error)
     common = np.exp(log_variance[fit].mean())
 
-    own_df = np.minimum(pairs.training_df, _df_of_the_usual_folds(pairs, fit))
+    own_df = np.where(able, np.minimum(pairs.training_df, _df_of_the_usual_folds(pairs, fit)), 1.0)
     drawn = (prior_df * common * pairs.training_share + own_df * pairs.training_variance) / (prior_df + own_df)
     df = np.minimum(own_df + prior_df, (len(methods) - 1) * most_df)
     return replace(

@@ -15,7 +15,8 @@ from lib.statistics.means import MIN_SEEDS, MIN_WITHIN_DF, Means
 
 POWER = 0.8
 MOST = 1000  # seeds or patients; a study that needs more counts as impossible
-_FLIPS = 9999  # random sign flips where there are too many to count all
+_COUNTED = 13  # patients of whom all sign flips are counted
+_FLIPS = 9999  # random ones, for more patients
 
 
 def over_seeds(differences: np.ndarray) -> np.ndarray:
@@ -40,14 +41,23 @@ def wins(differences: np.ndarray, direction: int) -> np.ndarray:
 
 
 def wilcoxon(differences: np.ndarray) -> np.ndarray:
-    """Two-sided p-values of SciPy's signed-rank test, 1 where all differences are 0, NaN without patients."""
+    """Two-sided p-values of SciPy's signed-rank test without zeros; 1 where all are 0, NaN without patients.
+
+    Exact up to 50 patients without ties and up to 13 with ties (which SciPy counts too, in a second each).
+    """
     from scipy import stats  # slow to import
 
     result = np.full(len(differences), np.nan)
     for k, row in enumerate(differences):
-        row = row[~np.isnan(row)]
-        if len(row):
-            result[k] = stats.wilcoxon(row).pvalue if row.any() else 1.0
+        present = ~np.isnan(row)
+        row = row[present & (row != 0)]
+        ranks = np.sign(row) * stats.rankdata(np.abs(row))
+        if len(row) == 0:
+            result[k] = 1.0 if present.any() else np.nan
+        elif len(row) <= _COUNTED and len(np.unique(np.abs(row))) < len(row):
+            result[k] = sign_flips(ranks[None])[0]
+        else:
+            result[k] = stats.wilcoxon(row).pvalue
     return result
 
 
@@ -57,7 +67,7 @@ def sign_flips(differences: np.ndarray, seed: int = 0) -> np.ndarray:
     All 2^n ways to flip signs are counted up to 13 patients, otherwise 9999 random ones and the observed one.
     """
     n = differences.shape[1]
-    if 2**n <= _FLIPS:
+    if n <= _COUNTED:
         flips = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
     else:
         flips = np.random.default_rng(seed).choice([-1.0, 1.0], size=(_FLIPS + 1, n))
