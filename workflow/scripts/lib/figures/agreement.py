@@ -77,9 +77,12 @@ def _squares(
     ax: Axes, table: pd.DataFrame, kind: str, rows: list[str], columns: list[str], colours: ScalarMappable
 ) -> None:
     """Squares of τ below and on the diagonal; of one column, where there is one."""
-    for pair in table.dropna(subset="kendall_tau").to_dict("records"):
+    for pair in table.to_dict("records"):
         a, b = rows.index(pair[f"{kind}_a"]), rows.index(pair[f"{kind}_b"])
         column, row = (0, a) if len(columns) == 1 else sorted((a, b))
+        if pd.isna(pair["kendall_tau"]):
+            ax.text(column, row, "all tied", fontsize=5.5, ha="center", va="center", color=style.MUTED)
+            continue
         face = colours.to_rgba(pair["kendall_tau"])
         again = a == b and len(columns) > 1
         frame = {"linestyle": ":", "edgecolor": style.INK, "linewidth": 0.8} if again else {"edgecolor": "none"}

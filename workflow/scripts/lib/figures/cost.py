@@ -108,7 +108,7 @@ def _panel(ax: Axes, table: pd.DataFrame, column: str, looks: dict, device: str)
         middle, half = np.sqrt(cost.max() * cost.min()), np.sqrt(span) * span**0.12
         ax.set_xlim(middle / half, middle * half)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 30 else (1,)))
-    ax.xaxis.set_major_formatter(EngFormatter(sep="") if size == 1 else "{x:g}")
+    ax.xaxis.set_major_formatter(EngFormatter(sep="") if column in ("parameters", "flops") else "{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     on = f"\n{style.wrapped(device, 34)}" if column in ("gpu_hours", "wall_seconds", "energy_kwh") else ""
     ax.set_xlabel(label + on)

@@ -58,7 +58,7 @@ def draw(degradation: pd.DataFrame, methods: list[str]) -> Figure:
 
 
 def _losses(methods: list[str]) -> list[str]:
-    return list(dict.fromkeys(method.partition("+")[2] for method in methods))
+    return list(dict.fromkeys(style.loss_of(method) for method in methods))
 
 
 def _heights(table: pd.DataFrame) -> tuple[float, float]:
@@ -68,7 +68,7 @@ def _heights(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _curves(ax: Axes, curves: pd.DataFrame, loss: str, looks: dict) -> None:
-    mine = [method for method in looks if method in set(curves["method"]) and method.partition("+")[2] == loss]
+    mine = [method for method in looks if method in set(curves["method"]) and style.loss_of(method) == loss]
     step = 0.016 * np.ptp(curves["strength"]) / max(1, len(mine) / 4)  # apart, so that no interval hides another
     for method, rows in curves.groupby("method", sort=False):
         if method not in mine:

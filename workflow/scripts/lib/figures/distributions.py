@@ -16,6 +16,8 @@ CAPTION = (
     "structure was missed, and it counts in the mean. Cases of failed cells are counted but not drawn."
 )
 
+NAMES = 34  # characters of a line of a name
+
 
 def draw(scores: pd.DataFrame, structures: list[str], metric: str = style.PRIMARY) -> Figure:
     """One row of panels per dataset × condition × protocol, one panel per structure.
@@ -40,8 +42,11 @@ def draw(scores: pd.DataFrame, structures: list[str], metric: str = style.PRIMAR
         for k in range(0, len(group), per_row)
     ]
     counts = [style.at(table, panel)["method"].nunique() for panel, _ in rows]
-    figure = style.figure(style.TWO_COLUMNS, (8 + sum(15 + 8.5 * n for n in counts)) * style.MM)
-    blocks = np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=[2 + n for n in counts]))
+    _, height = style.row_labels(list(table["method"].unique()), NAMES)
+    height = max(height, 8.5 if max(counts) <= 12 else 5.5)
+    heights = [16 + height * n for n in counts]
+    figure = style.figure(style.TWO_COLUMNS, (4 + sum(heights)) * style.MM)
+    blocks = np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=heights))
     for block, (panel, shown) in zip(blocks, rows, strict=True):
         here = style.at(table, panel)
         order = _order(here)
@@ -51,7 +56,7 @@ def draw(scores: pd.DataFrame, structures: list[str], metric: str = style.PRIMAR
             _panel(ax, here[here["structure"] == structure], order, colours[structure], low)
             ax.set_title(structure, color=style.on_white(colours[structure]), fontweight="bold")
             ax.set_xlabel(f"{style.METRIC_NAMES[metric]} per case")
-        axes[0].set_yticks(range(len(order)), [style.wrapped(m, 24) for m in order])
+        axes[0].set_yticks(range(len(order)), style.row_labels(order, NAMES)[0])
         block.suptitle(style.situation_title(panel), x=0.01, ha="left", fontsize=7.5)
     return figure
 

@@ -99,6 +99,9 @@ def _deviations(ax: Axes, components: pd.DataFrame, order: list[str]) -> None:
                 ax.plot(ends, [y, y], color=style.INK, linewidth=1, zorder=1, gid="interval")
             if pd.notna(row["sd_training"]):
                 ax.scatter([row["sd_training"]], [y], s=14, color=style.INK, zorder=2, gid="sd")
+    if not ax.collections:
+        ax.text(0.5, 0.5, "unknown: one seed", transform=ax.transAxes, ha="center", va="center", color=style.MUTED)
+        ax.set_xticks([])
     ax.set_xlim(left=0)
     ax.margins(x=0.08)
     ax.set_xlabel("SD between trainings")

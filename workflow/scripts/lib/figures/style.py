@@ -136,13 +136,18 @@ def looks(methods: list[str]) -> dict[str, dict]:
 
     The same list gives the same looks in every figure; `methods` are named architecture+loss, external ones by a name.
     """
-    parts = {method: method.partition("+")[::2] for method in methods}
+    parts = {method: (method.partition("+")[0], loss_of(method)) for method in methods}
     colours = lines(list(dict.fromkeys(architecture for architecture, _ in parts.values())))
     losses = list(dict.fromkeys(loss for _, loss in parts.values()))
     return {
         method: colours[architecture] | {"marker": MARKERS[losses.index(loss) % len(MARKERS)]}
         for method, (architecture, loss) in parts.items()
     }
+
+
+def loss_of(method: str) -> str:
+    """The loss in a method's name; "external" where there is none."""
+    return method.partition("+")[2] or "external"
 
 
 def overlays(structures: list[str]) -> dict[str, str]:
@@ -220,8 +225,12 @@ def title_with_n(situation: tuple[str, str, str], rows: pd.DataFrame) -> str:
     counts = [rows[column].dropna().astype(int) for column in ("n_patients", "n_seeds")]
     if any(count.empty for count in counts):
         return situation_title(situation)
-    spans = [f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}" for n in counts]
-    return f"{situation_title(situation)} · {spans[0]} patients × {spans[1]} seeds"
+    words = [
+        (f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}")
+        + (f" {word}" if n.max() == 1 else f" {word}s")
+        for n, word in zip(counts, ("patient", "seed"), strict=True)
+    ]
+    return f"{situation_title(situation)} · {' × '.join(words)}"
 
 
 def row_labels(names: list[str], width: int = 56) -> tuple[list[str], float]:
@@ -269,7 +278,7 @@ def label_points(ax: Axes, labels: list[str], points: np.ndarray) -> None:
                 way = np.array([np.cos(direction), np.sin(direction)])
                 at = mark + way * (half + 2.6 + distance)
                 outside = ((at - half < low) | (at + half > high)).any()
-                on_marks = (np.abs(marks - at) < half + 2.3).all(axis=1).sum()
+                on_marks = (np.abs(marks - at) < half + 2.8).all(axis=1).sum()
                 on_labels = sum((np.abs(other[:2] - at) < other[2:] + half).all() for other in taken)
                 cost = 100 * outside + 10 * on_labels + on_marks
                 if cost < least:
