@@ -2,8 +2,8 @@
 
     python benchmarks/statistics.py [TABLE ...] [--scale 1.0]
 
-Tables: coverage, hard, shared, relabelled, folds, best, groups, claims, separation, planning, components; without a
-name all of them, in ten minutes on one core. --scale 0.1 simulates a tenth. Every table is deterministic.
+Tables: coverage, hard, shared, relabelled, folds, alternatives, best, groups, claims, separation, planning, components;
+without a name all of them, in ten minutes on one core. --scale 0.1 simulates a tenth. Every table is deterministic.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy starts
 
 import numpy as np
+from scipy import optimize, special
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
 
 from lib.statistics.means import Means, estimate_means, holm
+from lib.statistics.moderation import moderate
 from lib.statistics.pairs import studies_needed
 from lib.statistics.ranking import compare_pairs, top_group
 
@@ -201,6 +203,48 @@ def best(n: int) -> Iterator[list]:
                 yield [methods, folds, name, *map(percent, shares)]
 
 
+def alternatives(n: int) -> Iterator[list]:
+    """Ways to know how much trainings vary, where they alone vary: t-tests in the M - 1 comparisons of each method."""
+    yield ["methods", "folds", "trainings' standard deviations", "pair alone", "pooled", "limma", "moderated"]
+    for methods, folds in ((7, 1), (7, 2), (39, 1), (39, 2)):
+        a, b = np.triu_indices(methods, 1)
+        for name, (sd, shape) in _scenarios(methods, folds).items():
+            rng, out = np.random.default_rng(12), []
+            for _ in range(n if methods < 20 else n // 4):
+                trainings = unit_draw(rng, (methods, 3, folds), shape) * sd[:, None]
+                fold = np.arange(6 * folds) % folds
+                values = trainings[..., fold]
+                own = estimate_means(values[a] - values[b] + np.linspace(-1e-6, 1e-6, 6 * folds), fold)
+                rows = []
+                for variance, df in _known_variances(own, trainings, a, b):
+                    p = 2 * special.stdtr(df, -np.abs(own.mean) / np.sqrt(variance))
+                    beaten = p * (methods - 1) <= 0.05
+                    left_out = np.zeros(methods, bool)
+                    left_out[np.where(own.mean > 0, b, a)[beaten]] = True
+                    rows.append((left_out[0], left_out[1:].mean()))
+                out.append(rows)
+            yield [methods, folds, name, *(percent(max(shares)) for shares in np.mean(out, 0))]
+
+
+def _known_variances(own: Means, trainings: np.ndarray, a: np.ndarray, b: np.ndarray) -> Iterator[tuple]:
+    """Variance and degrees of freedom of each difference: by itself, pooled over methods, as limma, as used here."""
+    methods, seeds, folds = trainings.shape
+    yield own.training_variance, own.training_df
+    rest = trainings - trainings.mean(0) - trainings.mean(1, keepdims=True) + trainings.mean((0, 1))
+    df = (methods - 1) * (seeds - 1)
+    parts = 2 * (rest**2).sum((0, 1)) / df / seeds / folds**2
+    yield np.full(len(a), parts.sum()), np.full(len(a), df * parts.sum() ** 2 / (parts**2).sum())
+    df = folds * (seeds - 1)
+    log = np.log(own.training_variance) - special.digamma(df / 2) + np.log(df / 2)
+    excess = log.var(ddof=1) - special.polygamma(1, df / 2)
+    prior = optimize.brentq(lambda d: special.polygamma(1, d / 2) - excess, 1e-3, 1e6) if excess > 1e-5 else 1e6
+    common = np.exp(log.mean() + special.digamma(prior / 2) - np.log(prior / 2))
+    drawn = (prior * common + df * own.training_variance) / (prior + df)
+    yield drawn, np.full(len(a), min(prior + df, df * (methods - 1)))
+    moderated = moderate(own, a, b)
+    yield moderated.training_variance, moderated.training_df
+
+
 def groups(n: int) -> Iterator[list]:
     """The best, some rivals just behind, the rest far behind: where stepping down might cost the best its place."""
     yield ["methods", "rivals", "folds", "trainings' standard deviations", "best is left out", "a false separation"]
@@ -325,6 +369,11 @@ TABLES: dict[str, tuple[Callable[[int], Iterator[list]], int, str]] = {
     "shared": (shared, 2000, "Coverage (%) where trainings share a seed effect across folds, 30 patients"),
     "relabelled": (relabelled, 1000, "Six names for one method: studies (%) with anything separated"),
     "folds": (folds, 1500, "The same, 3 seeds, trainings of one fold with r times the standard deviation"),
+    "alternatives": (
+        alternatives,
+        2000,
+        "All methods equal, 3 seeds, trainings alone vary: a best one is left out (%)",
+    ),
     "best": (best, 800, "All methods equal, 3 seeds: left out of the top group (%), any pair separated (%)"),
     "groups": (groups, 300, "A best one, equal rivals, others far behind, 3 seeds (%)"),
     "claims": (claims, 3000, "Difference found in half (80 %) of studies, in training standard deviations"),
