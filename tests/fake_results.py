@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations, combinations_with_replacement, product
 from pathlib import Path
 
 import nibabel as nib
@@ -223,6 +223,20 @@ def fake_components(ranking: pd.DataFrame) -> pd.DataFrame:
 SCHEMES = ("mean_then_rank", "median_then_rank", "rank_then_mean", "rank_then_median", "test_then_rank")
 
 
+def fake_schemes(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Ranks of the means under every scheme and policy, turned by one place from scheme to scheme."""
+    rows = []
+    means = ranking[(ranking["structure"] == "mean") & ranking["metric"].isin(["dice", "hd95"])]
+    for row in means.to_dict("records"):
+        n = means["method"].nunique()
+        for turn, (empty, scheme) in enumerate(product(("penalise", "exclude"), SCHEMES)):
+            rank = (row["rank"] - 1 + turn // 4) % n + 1
+            found = {"empty": empty, "scheme": scheme, "value": row["mean"], "rank": rank, "p_best": row["p_best"]}
+            rows.append({key: row[key] for key in [*KEYS, "structure", "metric"]} | found)
+            rows[-1] |= {"rank_low": max(1, rank - 1), "rank_high": min(n, rank + 1)}
+    return pd.DataFrame(rows, columns=SCHEME_COLUMNS)
+
+
 def fake_rank_distribution(ranking: pd.DataFrame) -> pd.DataFrame:
     """Shares of ranks when the means of the primary metric scatter with a standard deviation of 0.012."""
     rng = np.random.default_rng(3)
@@ -242,7 +256,9 @@ def fake_rank_distribution(ranking: pd.DataFrame) -> pd.DataFrame:
 def fake_agreement(ranking: pd.DataFrame) -> pd.DataFrame:
     """Between schemes (a scheme with itself: redrawn), between policies, between metrics."""
     metrics = ("dice", "iou", "nsd", "hd95", "assd")
-    keys = [((m, "penalise", a), (m, "penalise", b)) for m in metrics for a, b in combinations_with_replacement(SCHEMES, 2)]
+    keys = [
+        ((m, "penalise", a), (m, "penalise", b)) for m in metrics for a, b in combinations_with_replacement(SCHEMES, 2)
+    ]
     keys += [((m, "penalise", scheme), (m, "exclude", scheme)) for m in metrics for scheme in SCHEMES]
     keys += [((a, "penalise", s), (b, "penalise", s)) for a, b in combinations(metrics, 2) for s in SCHEMES]
     rows = []
@@ -271,7 +287,9 @@ def fake_critical_difference(ranking: pd.DataFrame) -> pd.DataFrame:
                     groups[member].append(str(number))
         for method, rank, bars in zip(group["method"], ranks, groups, strict=True):
             row = dict(zip(PLACE_KEYS, place, strict=True)) | {"metric": "dice", "method": method, "mean_rank": rank}
-            rows.append(row | {"groups": " ".join(bars), "p_friedman": 0.0004, "critical_difference": 1.5, "n_patients": 12})
+            rows.append(
+                row | {"groups": " ".join(bars), "p_friedman": 0.0004, "critical_difference": 1.5, "n_patients": 12}
+            )
     return pd.DataFrame(rows, columns=CRITICAL_DIFFERENCE)
 
 
@@ -281,7 +299,11 @@ def fake_consensus(ranking: pd.DataFrame) -> pd.DataFrame:
     if primary["dataset"].nunique() < 2:
         return pd.DataFrame(columns=CONSENSUS)
     keys = ["condition", "protocol", "metric", "method"]
-    table = primary.groupby(keys, sort=False).agg(n_datasets=("dataset", "nunique"), mean_rank=("rank", "mean")).reset_index()
+    table = (
+        primary.groupby(keys, sort=False)
+        .agg(n_datasets=("dataset", "nunique"), mean_rank=("rank", "mean"))
+        .reset_index()
+    )
     table["low"], table["high"] = (table["mean_rank"] - 1).clip(1), table["mean_rank"] + 1
     table["rank"] = table.groupby(["condition", "protocol"])["mean_rank"].rank(method="min").astype(int)
     return table.assign(p_best=1 / table["rank"] ** 2)[CONSENSUS]
@@ -456,9 +478,19 @@ KEYS = ["dataset", "condition", "protocol", "method", "architecture", "loss"]
 RANKING = [*KEYS, *["structure", "metric", "n_patients", "n_cases", "n_seeds", "n_values", "n_missed", "n_hallucinated", "n_both_empty", "n_failed", "mean", "low", "high", "rank", "rank_low", "rank_high", "p_best", "top_group", "seeds_enough"]]  # fmt: skip
 COMPARISONS = ["dataset", "condition", "protocol", "metric", "structure", "method_a", "method_b", "difference", "low", "high", "p", "p_holm", "separated", "n_patients", "n_seeds", "effect_size", "wins", "p_wilcoxon", "p_wilcoxon_holm", "p_permutation", "p_permutation_holm", "seeds_needed", "patients_needed"]  # fmt: skip
 PLACE_KEYS = ["dataset", "condition", "protocol"]
+SCHEME_COLUMNS = [*PLACE_KEYS, "structure", "metric", "empty", "scheme", "method", "architecture", "loss", "value", "rank", "rank_low", "rank_high", "p_best"]  # fmt: skip
 RANK_DISTRIBUTION = [*PLACE_KEYS, "metric", "empty", "scheme", "method", "rank", "share"]
 AGREEMENT = [*PLACE_KEYS, "metric", "ranking_a", "ranking_b", "kendall_tau", "low", "high"]
-CRITICAL_DIFFERENCE = [*PLACE_KEYS, "metric", "method", "mean_rank", "groups", "p_friedman", "critical_difference", "n_patients"]
+CRITICAL_DIFFERENCE = [
+    *PLACE_KEYS,
+    "metric",
+    "method",
+    "mean_rank",
+    "groups",
+    "p_friedman",
+    "critical_difference",
+    "n_patients",
+]
 CONSENSUS = ["condition", "protocol", "metric", "method", "n_datasets", "mean_rank", "low", "high", "rank", "p_best"]
 DEGRADATION = ["dataset", "protocol", "method", "family", "strength", "condition", "mean", "low", "high", "n_patients", "n_seeds", "metric", "architecture", "loss"]  # fmt: skip
 CLAIMS = ["claim", "dataset", "condition", "protocol", "source", "says", "kind", "metric", "treatment", "control", "published_difference", "published_treatment", "mean_treatment", "mean_control", "difference", "low", "high", "p", "p_holm", "n_patients", "n_seeds", "margin", "verdict", "sentence"]  # fmt: skip

@@ -166,7 +166,7 @@ function decode(picture) {
     labels.src = `data:image/png;base64,${picture.labels}`;
     decoded.set(picture, Promise.all([image.decode(), labels.decode()]).then(() => {
       const canvas = element("canvas", { width: labels.width, height: labels.height });
-      const context = canvas.getContext("2d");
+      const context = canvas.getContext("2d", { willReadFrequently: true });
       context.drawImage(labels, 0, 0);
       const colours = context.getImageData(0, 0, labels.width, labels.height).data;
       return { image, labels: Uint8Array.from({ length: colours.length / 4 }, (_, i) => colours[4 * i]) };
