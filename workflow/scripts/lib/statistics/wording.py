@@ -21,13 +21,14 @@ FAVOURABLE = (
     r"|excels?|improv\w+|preferable|state[- ]of[- ]the[- ]art|more accurate|favour\w*"
 )
 UNFAVOURABLE = r"worse|worst|inferior\w*|loses? to|lost to|beaten|outperformed|less accurate"
-NEUTRAL = re.compile(  # of cases, of definitions, of settings; no two methods are compared
-    r"\bP\(best\)|\bno winner\b|\bbest, median and worst\b|\bworst(?:-|\s)(?:case|cases|score|scores|possible)\b"
-    r"|\b(?:score|scores|scored|count|counts|ranks?) (?:with the )?worst\b",
+NEUTRAL = re.compile(  # about cases, definitions and settings; no two methods are compared
+    r"\bP\(best\)|\b1 is best\b|\bno winner\b|\bwins of A\b"
+    r"|\bbest, median and worst\b|\bworst and most disputed\b|\bworst(?:-|\s)(?:case|cases|score|scores|possible)\b"
+    r"|\b(?:scores?|scored|counts?|ranks?) (?:with the )?worst\b",
     re.I,
 )
 QUOTED = ["q", "blockquote", "cite", "pre", "code", "script", "style", "template"]
-INLINE = ["a", "abbr", "b", "bdi", "dfn", "em", "i", "mark", "small", "span", "strong", "sub", "sup", "u", "wbr"]
+INLINE = ["a", "b", "cite", "code", "em", "i", "mark", "q", "span", "strong", "sub", "sup", "u", "wbr"]
 TEXTS = ("alt", "title", "aria-label", "content", "data-label")
 
 
