@@ -388,6 +388,25 @@ def test_rankings_are_those_of_challenger(task):
         assert [rank for _, rank in found[scheme].values()] == ranks, scheme
 
 
+# Shares of the ranks 1 to 5 of A1 to A5 in challengeR's bootstrap of the random task (4000 and 1000 samples). For
+# rank-then-mean it ranks a repeated case together with its copies, so that case counts by the square: not comparable.
+CHALLENGER_SHARES = {
+    "mean_then_rank": [[0.486, 0.258, 0.172, 0.062, 0.022], [0.281, 0.356, 0.212, 0.115, 0.037], [0.006, 0.034, 0.114, 0.323, 0.522],
+                       [0.180, 0.239, 0.314, 0.197, 0.071], [0.048, 0.114, 0.188, 0.302, 0.348]],
+    "median_then_rank": [[0.472, 0.230, 0.194, 0.102, 0.002], [0.308, 0.393, 0.198, 0.067, 0.034], [0.002, 0.008, 0.028, 0.164, 0.798],
+                         [0.124, 0.164, 0.217, 0.397, 0.098], [0.094, 0.205, 0.363, 0.270, 0.068]],
+}  # fmt: skip
+
+
+def test_bootstrap_of_one_seed_is_that_of_challenger():
+    rankings = rank_by_schemes(situations(challenger_example("random"))[0], "dice", ("median_then_rank",), 8000)
+    for scheme, expected in CHALLENGER_SHARES.items():
+        draws = rankings[scheme].draws
+        shares = [[(ranks == rank).mean() for rank in range(1, 6)] for ranks in draws.T]
+        assert np.abs(np.array(shares) - expected).max() < 0.05, scheme
+        assert np.abs(np.array(shares) - expected).mean() < 0.015, scheme
+
+
 def test_consensus_is_that_of_challenger():
     """consensus(ranking, method = "euclidean") of the mean-then-rank rankings: A1 1.667, A2 2.333, A4 3.333, …"""
     parts = situations(pd.concat([challenger_example(task) for task in ("ideal", "random", "worst case")]))
