@@ -97,7 +97,9 @@ def test_what_compares_nothing_passes(text):
 
 def test_names_may_hold_any_word():
     table = pairs(separated=False).assign(method_a="best+ce", dataset="better", condition="worst")
-    assert offences("On better (worst) best+ce and segnet+ce are not separated.", table) == []
+    text = "On better (worst) best+ce and segnet+ce are not separated in Dice (winner)."
+    assert overclaims([text], NONE, table, ["winner"]) == []
+    assert overclaims([text], NONE, table) == [text]
 
 
 def test_pages_are_read_as_they_are_seen():

@@ -32,8 +32,13 @@ INLINE = ["a", "b", "cite", "code", "em", "i", "mark", "q", "span", "strong", "s
 TEXTS = ("alt", "title", "aria-label", "content", "data-label")
 
 
-def overclaims(sentences: Iterable[str], claims: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
-    """The sentences that compare methods without a row that licenses it; see the module's first lines."""
+def overclaims(
+    sentences: Iterable[str], claims: pd.DataFrame, comparisons: pd.DataFrame, names: Iterable[str] = ()
+) -> list[str]:
+    """The sentences that compare methods without a row that licenses it; see the module's first lines.
+
+    `names`: what the configuration may call anything, beside the methods and places of the tables.
+    """
     licences = [*_licences(claims, comparisons)]
     methods, places = (
         {
@@ -45,7 +50,7 @@ def overclaims(sentences: Iterable[str], claims: pd.DataFrame, comparisons: pd.D
         }
         for columns in (("treatment", "control", "method_a", "method_b"), ("dataset", "condition", "protocol"))
     )
-    known = sorted(methods | places, key=len, reverse=True)
+    known = sorted({*methods, *places, *names}, key=len, reverse=True)
     name = re.compile("|".join(rf"(?<![\w+]){re.escape(n)}(?![\w+])" for n in known) or "(?!)")
     return [text for text in dict.fromkeys(sentences) if not _allowed(text, name, methods, licences)]
 
