@@ -184,7 +184,7 @@ def test_drawing_everybody_once_gives_the_measured_scores():
     part = situations(random_scores(folds=3))[0]
     values = part.scores[0, 0]
     patients, trainings = np.ones((2, values.shape[2]), int), np.zeros((2, *values.shape[:2], 3))
-    tables = np.concatenate([*resampled_scores(values, part.folds, patients, trainings)])
+    tables = np.concatenate([*resampled_scores(values, part.folds, patients, trainings, np.full((2, 4), 3.0))])
     assert tables == pytest.approx(np.repeat(values.mean(1)[None], 2, 0))
 
 
@@ -193,12 +193,12 @@ def test_resampled_trainings_move_scores_as_they_move_means():
     part = situations(random_scores(folds=3))[0]
     values = part.scores[0, 0]
     each, methods = estimate_means(values, part.folds), np.arange(len(values))
-    patients, trainings = resample(each, methods, 50, 0)
+    patients, trainings, factor = resample(each, methods, 50, 0)
     once = np.ones_like(patients)
-    tables = np.concatenate([*resampled_scores(values, part.folds, once, trainings)])
-    assert tables.mean(2) == pytest.approx(resampled_means(each, methods, once, trainings))
+    tables = np.concatenate([*resampled_scores(values, part.folds, once, trainings, factor)])
+    assert tables.mean(2) == pytest.approx(resampled_means(each, methods, once, trainings, factor))
     assert tables.mean(2).std(0).min() > 0.003
-    unmoved = np.concatenate([*resampled_scores(values, part.folds, patients, np.zeros_like(trainings))])
+    unmoved = np.concatenate([*resampled_scores(values, part.folds, patients, np.zeros_like(trainings), factor)])
     assert np.isin(unmoved.round(9), values.mean(1).round(9)).all()
 
 

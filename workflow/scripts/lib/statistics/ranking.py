@@ -200,13 +200,15 @@ def _describe(part: Situation, pairs: Pairs | None, i: int, j: int, level: float
     )
 
 
-def resample(each: Means, ranked: np.ndarray, resamples: int, seed: int | list[int]) -> tuple[np.ndarray, np.ndarray]:
+def resample(
+    each: Means, ranked: np.ndarray, resamples: int, seed: int | list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Other patients and other trainings that might have been drawn, for the methods `ranked`.
 
-    Returns how often each patient is drawn, (resamples, patients), and how much more or less than once each training
-    counts, (resamples, methods, seeds, folds). Patients are drawn within strata, the same for every method; trainings
-    within folds, independently of patients, the same for methods with the same trainings. Few trainings make a plain
-    bootstrap too narrow: they count by sqrt(df/chi2) more, as in the interval.
+    Returns how often each patient is drawn (resamples, patients), how much more often than once each training is drawn
+    (resamples, methods, seeds, folds), and a factor for the latter (resamples, methods). Patients are drawn within
+    strata, the same for every method; trainings within folds, independently of patients, the same for methods with the
+    same trainings. Few trainings make a plain bootstrap too narrow: the factor is sqrt(df/chi2), as in the interval.
     """
     rng = np.random.default_rng(seed)
     strata = each.strata[ranked[0]]
@@ -215,19 +217,23 @@ def resample(each: Means, ranked: np.ndarray, resamples: int, seed: int | list[i
         members = np.flatnonzero(strata == stratum)
         patients[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
     trainings = np.zeros((resamples, *each.trainings_seen[ranked].shape))
+    factor = np.ones((resamples, len(ranked)))
     enough = ranked[each.seeds_enough[ranked]]
     for seen in np.unique(each.trainings_seen[enough], axis=0):
         same = enough[(each.trainings_seen[enough] == seen).all((1, 2))]
         n_seeds = seen.sum(0)  # (folds,)
         times = rng.multinomial(n_seeds, (seen / np.maximum(n_seeds, 1)).T, size=(resamples, len(n_seeds))) - seen.T
         df = each.training_df[same].mean()
-        more = times.swapaxes(1, 2) * np.sqrt(df / rng.chisquare(df, (resamples, 1, 1)))
-        trainings[:, np.isin(ranked, same)] = more[:, None]
-    return patients, trainings
+        methods = np.isin(ranked, same)
+        trainings[:, methods] = times.swapaxes(1, 2)[:, None]
+        factor[:, methods] = np.sqrt(df / rng.chisquare(df, (resamples, 1)))
+    return patients, trainings, factor
 
 
-def resampled_means(each: Means, ranked: np.ndarray, patients: np.ndarray, trainings: np.ndarray) -> np.ndarray:
+def resampled_means(
+    each: Means, ranked: np.ndarray, patients: np.ndarray, trainings: np.ndarray, factor: np.ndarray
+) -> np.ndarray:
     """Means of the ranked methods (resamples, methods); effects are scaled to their unbiased variance."""
     draws = patients @ each.patient_effects[ranked].T / np.count_nonzero(each.strata[ranked[0]] >= 0)
-    draws += np.einsum("bmsf,msf->bm", trainings, each.training_effects[ranked])
+    draws += factor * np.einsum("bmsf,msf->bm", trainings, each.training_effects[ranked])
     return each.mean[ranked] + draws

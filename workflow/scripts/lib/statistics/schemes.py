@@ -129,10 +129,9 @@ def rank_by_schemes(
     measured = scores_of_patients(values)[None]
     draws = {scheme: np.zeros((0, len(methods)), np.int32) for scheme in SCHEMES}
     if measured.shape[2] >= 2:
-        patients, trainings = resample(each, methods, resamples, seed)
-        draws["mean_then_rank"] = ranks_of(np.round(resampled_means(each, methods, patients, trainings), 12))
-        half = resamples // 2
-        tables = resampled_scores(values, part.folds, patients[:half], trainings[:half])
+        drawn = resample(each, methods, resamples, seed)
+        draws["mean_then_rank"] = ranks_of(np.round(resampled_means(each, methods, *drawn), 12))
+        tables = resampled_scores(values, part.folds, *(part_of[: resamples // 2] for part_of in drawn))
         others = [scheme for scheme in bootstrap if scheme != "mean_then_rank"]
         chunks = [[ranks_of(np.round(SCHEMES[scheme](scores), 12)) for scheme in others] for scores in tables]
         draws |= {scheme: np.concatenate([chunk[k] for chunk in chunks]) for k, scheme in enumerate(others)}
@@ -145,23 +144,29 @@ def rank_by_schemes(
 
 
 def resampled_scores(
-    values: np.ndarray, folds: np.ndarray, patients: np.ndarray, trainings: np.ndarray
+    values: np.ndarray, folds: np.ndarray, patients: np.ndarray, trainings: np.ndarray, factor: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Score tables (draws, methods, patients drawn), some draws at a time; `values` (methods, seeds, patients).
 
-    `patients` and `trainings` are those of `resample`. Deviations of trainings are expanded by sqrt(n/(n-1)), as in
-    `estimate_means`.
+    `patients`, `trainings` and `factor` are those of `resample`. A patient gets the scores of the drawn trainings. That
+    is too narrow for few trainings; what means lack of their spread in `resampled_means` is added to all patients of a
+    fold, so that the mean over patients varies as it does there.
     """
     seen = ~np.isnan(values)
     n = seen.sum(1, keepdims=True)
     centre = np.where(seen, values, 0).sum(1, keepdims=True) / np.maximum(n, 1)
-    deviation = np.where(seen & (n > 1), values - centre, 0) / np.sqrt(np.maximum(n * (n - 1), 1))
-    fold = np.unique(folds, return_inverse=True)[1]
+    deviation = np.where(seen, values - centre, 0) / np.maximum(n, 1)
+    names, fold = np.unique(folds, return_inverse=True)
+    in_fold = (fold[:, None] == np.arange(len(names))) * seen.any((0, 1))[:, None]  # (patients, folds)
+    in_fold = in_fold / np.maximum(in_fold.sum(0), 1)
+    plain = deviation @ in_fold  # (methods, seeds, folds), mean effects of trainings
+    unbiased = (deviation * np.sqrt(n / np.maximum(n - 1, 1))) @ in_fold
     at_once = max(1, 2_000_000 // values.size)
     for start in range(0, len(patients), at_once):
-        times = patients[start : start + at_once]
-        scores = centre[:, 0] + np.einsum(
-            "bmsp,msp->bmp", trainings[start : start + at_once][..., fold], deviation, optimize=False
-        )
+        some = slice(start, start + at_once)
+        times, more = patients[some], trainings[some]
+        lacking = factor[some, :, None] * np.einsum("bmsf,msf->bmf", more, unbiased)
+        lacking -= np.einsum("bmsf,msf->bmf", more, plain)
+        scores = centre[:, 0] + np.einsum("bmsp,msp->bmp", more[..., fold], deviation) + lacking[..., fold]
         drawn = np.repeat(np.tile(np.arange(times.shape[1]), len(times)), times.ravel()).reshape(len(times), 1, -1)
         yield np.round(np.take_along_axis(scores, drawn, 2), 12)
