@@ -38,8 +38,9 @@ format: .venv/installed ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-docs: .venv/installed ## write what is generated of docs/: keys of the configuration, losses, architectures and their cost
+docs: .venv/installed ## write what is generated of docs/: keys of the configuration, claims, losses, architectures and their cost
 	$(BIN)/python docs/configuration.py
+	$(BIN)/python docs/claims.py
 	$(BIN)/python docs/losses.py
 	$(BIN)/python benchmarks/architectures.py
 
