@@ -23,7 +23,7 @@ from lib.status import forget_failure
 
 segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
 # Snakemake's --config reads True as a boolean, but true as a string.
-for key in ("strict", "partial", "retry_failed"):
+for key in ("strict", "partial", "retry_failed", "keep_probabilities"):
     if str(config.get(key)).lower() in ("true", "false"):
         config[key] = str(config[key]).lower() == "true"
 try:
@@ -180,8 +180,10 @@ def forecast_job(cell):
 
 
 def prediction_job(wildcards):
+    structures = list(config["datasets"][wildcards.dataset]["structures"])
     return {
         "cell": cell_of(wildcards),
+        **({"probabilities": structures} if config["keep_probabilities"] else {}),
         "model": config["architectures"][wildcards.architecture],
         "protocol": protocol_of(wildcards),
         "code": code(
@@ -195,7 +197,7 @@ def prediction_job(wildcards):
 def evaluation_job(wildcards):
     return {
         "cell": cell_of(wildcards),
-        **of_dataset(wildcards, "structures", "palette", "ignore"),
+        **of_dataset(wildcards, "structures", "palette", "ignore", "lesions"),
         "tolerance": {
             "mm": config["datasets"][wildcards.dataset]["tolerance_mm"],
             "px": config["datasets"][wildcards.dataset]["tolerance_px"],

@@ -110,6 +110,8 @@ def interaction(key: str, value):
         (change("experiment.stand_ins", {}), r"needs the method 'shallow_segnet\+wce' \(treatment\).*add it to methods"),
         (change("protocols.demo.patch", [8, 8, 8]), r"protocols: demo: patch: \[8, 8, 8\] has 3 sizes.*trained in 2-D"),
         (change("datasets.brain_cohort.source", {"path": "/data"}), r"datasets: brain_cohort: files: give image and label, or a layout"),
+        (change("datasets.brain_cohort.lesions", {"structures": ["cfs"]}), r"brain_cohort: lesions: structures: 'cfs' is no structure.*'csf'"),
+        (change("datasets.brain_cohort.tolerance_mm", {"csf": 1}), r"brain_cohort: tolerance_mm: 'gray_matter' has none; give one to each"),
         (change("datasets.brain_cohort.structures", {"a": 1, "b": [2, 1]}), r"brain_cohort: structures.a: all its values \[1\] belong to later"),
     ],
 )  # fmt: skip
@@ -140,6 +142,7 @@ def test_a_cross_that_excludes_itself_is_refused(config):
         (change("protocols.demo.augment", {"noise": {"strength": "1"}}), r"noise: strength: '1' is not of type 'number'"),
         (change("datasets.brain_cohort.source", {"pth": "x"}), r"datasets: brain_cohort: source: "),
         (change("datasets.brain_cohort.preprocess.spacing", [1, 1]), r"spacing: \[1, 1\] is too short"),
+        (change("datasets.brain_cohort.lesions", {"structures": ["csf"], "overlap": 0.1}), r"lesions: overlap: 0.1 is less than the minimum of 0.5"),
         (change("datasets.my-data", {}), r"datasets: 'my-data' does not match .* A name becomes a folder"),
         (change("architecture", {}), r"^config: Additional .*'architecture' was unexpected.*Did you mean 'architectures'\?"),
     ],

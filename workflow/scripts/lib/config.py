@@ -342,6 +342,16 @@ def _check_dataset(name: str, dataset: dict) -> None:
     values = {v for value in dataset["structures"].values() for v in (value if isinstance(value, list) else [value])}
     if both := sorted(values & set(dataset["ignore"])):
         raise BadInput(f"{where}: ignore: {both[0]} is a label of a structure too; remove it from one of them.")
+    of_structures = {"lesions: structures": dataset.get("lesions", {}).get("structures", [])}
+    for key in ("tolerance_mm", "tolerance_px"):
+        if isinstance(each := dataset.get(key), dict):
+            of_structures[key] = list(each)
+            if lacking := [structure for structure in dataset["structures"] if structure not in each]:
+                raise BadInput(f"{where}: {key}: '{lacking[0]}' has none; give one to each structure, or one number.")
+    for key, given in of_structures.items():
+        if unknown := [structure for structure in given if structure not in dataset["structures"]]:
+            hint = did_you_mean(unknown[0], dataset["structures"])
+            raise BadInput(f"{where}: {key}: '{unknown[0]}' is no structure of it.{hint}")
     labels = dataset.get("files", {}).get("label")
     if isinstance(labels, dict) and "label" in labels:
         raise BadInput(f"{where}: structures: 'label' would be taken for a whole label map; rename the structure.")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lib.data.cases import Case, load_label, read_index
-from lib.data.formats import Geometry, label_suffix, read_image, read_label
+from lib.data.formats import Geometry, label_suffix, read_geometry, read_label
+from lib.data.probabilities import SUFFIX, read_probabilities
 from lib.errors import BadInput
 from lib.files import read_json, write_table
-from lib.metrics import score_case, worst_scores
+from lib.metrics import score_calibration, score_case, score_lesions, worst_lesions, worst_scores
 
 COLUMNS = [
     "dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed",
@@ -23,42 +25,51 @@ def evaluate_cell(job: dict) -> dict:
     """Score the test cases of a cell's fold and write the tidy table.
 
     `job`: cell (columns that name it), index (CSV), splits (JSON), predictions (folder), structures, palette, ignore,
-    tolerance {"mm", "px"}, output (CSV). Raises BadInput when a prediction is missing or has another shape than its
-    reference.
+    tolerance {"mm", "px"} (a number, or one per structure), lesions (where they are counted), output (CSV). Where
+    probabilities lie beside a prediction, the table has rows of calibration too. Raises BadInput when a prediction is
+    missing or has another shape than its reference.
     """
-    tables, units = [], _units(job["splits"])
-    for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]):
-        file = Path(job["predictions"]) / f"{case.case}{label_suffix(next(iter(case.images.values())))}"
+    tables, cases, folder = [], 0, Path(job["predictions"])
+    for case, patient, reference, geometry in _references(job):
+        file = folder / f"{case.case}{label_suffix(next(iter(case.images.values())))}"
         if not file.exists():
             raise BadInput(f"{file} is missing; the prediction of every test case is needed")
         prediction, _ = read_label(file)
-        reference, geometry = _reference(case, job)
         if prediction.shape != reference.shape:
             label = next(iter(case.labels.values()), f"the reference of {case.case}")
             raise BadInput(f"{file} has shape {prediction.shape}, but {label} has {reference.shape}")
-        unknown = np.isin(reference, job["ignore"])
-        if unknown.any():
+        unknown = np.isin(reference, job["ignore"]) if job["ignore"] else None
+        if unknown is not None and unknown.any():
             prediction, reference = (np.where(unknown, 0, labels) for labels in (prediction, reference))
-        scores = score_case(
-            prediction,
-            reference,
-            geometry.spacing,
-            job["structures"],
-            tolerance=job["tolerance"][geometry.unit],
-            unit=geometry.unit,
-        )
-        tables.append(scores.assign(patient=units.get(case.patient, case.patient), case=case.case))
+        scores = [
+            score_case(
+                prediction,
+                reference,
+                geometry.spacing,
+                job["structures"],
+                tolerance=job["tolerance"][geometry.unit],
+                unit=geometry.unit,
+            )
+        ]
+        if lesions := job.get("lesions"):
+            scores.append(score_lesions(prediction, reference, _lesioned(job), lesions["overlap"]))
+        if (kept := folder / f"{case.case}{SUFFIX}").exists():
+            with read_probabilities(kept) as probabilities:
+                scores.append(score_calibration(probabilities, reference, geometry.spacing, job["structures"], unknown))
+        tables += [table.assign(patient=patient, case=case.case) for table in scores if len(table)]
+        cases += 1
     write_scores(tables, job["cell"], job["output"])
-    return {"cases": len(tables)}
+    return {"cases": cases}
 
 
 def write_failed_scores(job: dict) -> None:
     """The table of a cell that failed for a scientific reason: the worst score for every test case and structure."""
-    tables, units = [], _units(job["splits"])
-    for case in test_cases(job["index"], job["splits"], job["cell"]["fold"]):
-        reference, geometry = _reference(case, job)
-        scores = worst_scores(reference.shape, geometry.spacing, job["structures"], unit=geometry.unit)
-        tables.append(scores.assign(patient=units.get(case.patient, case.patient), case=case.case))
+    tables = []
+    for case, patient, reference, geometry in _references(job):
+        scores = [worst_scores(reference.shape, geometry.spacing, job["structures"], unit=geometry.unit)]
+        if job.get("lesions"):
+            scores.append(worst_lesions(reference, _lesioned(job)))
+        tables += [table.assign(patient=patient, case=case.case) for table in scores]
     write_scores(tables, job["cell"], job["output"])
 
 
@@ -68,21 +79,25 @@ def write_scores(tables: list[pd.DataFrame], cell: dict, output: str | Path) -> 
     write_table(output, table)
 
 
-def test_cases(index: str | Path, splits: str | Path, fold: int) -> list[Case]:
-    """Cases whose patients are tested in `fold`."""
-    tested = set(read_json(splits)["folds"][fold]["test"])
-    return [case for case in read_index(index) if case.patient in tested]
+def _references(job: dict) -> Iterator[tuple[Case, str, np.ndarray, Geometry]]:
+    """Each case that the fold tests, what counts as its patient, its reference labels (X, Y, Z), and their geometry.
+
+    Of patients that share near duplicates the first of their group counts: only groups are independent. The geometry
+    is the label map's, or the image's where only that one states millimetres.
+    """
+    splits = read_json(job["splits"])
+    tested = set(splits["folds"][job["cell"]["fold"]]["test"])
+    groups = {patient: group[0] for group in splits["groups"] for patient in group}
+    for case in read_index(job["index"]):
+        if case.patient not in tested:
+            continue
+        labels, geometry = load_label(case, job["structures"], job["palette"])
+        if geometry.unit == "px":
+            of_image = read_geometry(next(iter(case.images.values())))
+            geometry = of_image if of_image.shape == geometry.shape else geometry
+        yield case, groups.get(case.patient, case.patient), labels, geometry
 
 
-def _reference(case: Case, job: dict) -> tuple[np.ndarray, Geometry]:
-    """Reference labels, and the geometry of the label map, or the image's where only that one states millimetres."""
-    labels, geometry = load_label(case, job["structures"], job["palette"])
-    if geometry.unit == "px":
-        _, of_image = read_image(next(iter(case.images.values())))
-        geometry = of_image if of_image.shape == geometry.shape else geometry
-    return labels, geometry
-
-
-def _units(splits: str | Path) -> dict[str, str]:
-    """For patients that share near duplicates with others, the first of their group: only groups are independent."""
-    return {patient: group[0] for group in read_json(splits)["groups"] for patient in group}
+def _lesioned(job: dict) -> dict:
+    """The structures whose lesions are counted."""
+    return {name: job["structures"][name] for name in job["lesions"]["structures"]}

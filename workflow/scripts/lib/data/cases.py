@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.formats import Geometry, read_image, read_label, read_mask
+from lib.data.formats import Geometry, read_geometry, read_image, read_label, read_mask
 from lib.errors import BadInput
 from lib.files import write_table
 
@@ -88,7 +88,7 @@ def load_label(
     if set(case.labels) == {"label"}:
         return read_label(case.labels["label"], palette)
     first = next(iter(case.images.values()))
-    _, geometry = read_image(first)
+    geometry = read_geometry(first)
     labels = np.zeros(geometry.shape, np.int32)
     for name, path in case.labels.items():
         mask, own = read_mask(path)

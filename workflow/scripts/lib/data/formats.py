@@ -101,6 +101,19 @@ def read_mask(path: str | Path) -> tuple[np.ndarray, Geometry]:
     return array != 0, geometry
 
 
+def read_geometry(path: str | Path) -> Geometry:
+    """The geometry of a file, of NIfTI and pictures from the header alone; raises BadInput as `read_image` does."""
+    if not Path(path).exists() or not (_is_nifti(path) or Path(path).suffix.lower() in PICTURES):
+        return _read(path)[1]
+    if _is_nifti(path):
+        from lib.data import nifti
+
+        return Geometry(*nifti.read_grid(path), "mm")
+    from lib.data import pictures
+
+    return Geometry(pictures.grid(path), np.eye(4), "px")
+
+
 def write_label(path: str | Path, array: np.ndarray, like: str | Path) -> None:
     """Write labels (X, Y, Z), whole numbers >= 0, in the geometry of the image file `like`.
 
@@ -128,7 +141,7 @@ def label_suffix(like: str | Path) -> str:
     if Path(like).suffix.lower() in PICTURES:
         from lib.data import pictures
 
-        return ".png" if pictures.pages(like) == 1 else ".nii.gz"
+        return ".png" if pictures.grid(like)[2] == 1 else ".nii.gz"
     return ".nii.gz"
 
 

@@ -33,6 +33,12 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return np.moveaxis(array, -1, 0), image.affine
 
 
+def read_grid(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Return (shape (X, Y, Z), affine (4, 4) to mm) from the header alone; raises BadInput as `read` does."""
+    image = _open(path)
+    return _volume(image.shape), image.affine
+
+
 def write(path: str | Path, labels: np.ndarray, like: str | Path) -> None:
     """Write labels (X, Y, Z) uint8 or uint16 with the shape, affine, orientation codes and units of the file `like`.
 

@@ -27,23 +27,24 @@ def read(path: str | Path, indices: bool = False) -> np.ndarray:
             with Image.open(path) as picture:
                 pages = [_pixels(page, indices) for page in _pages(picture)]
     except Exception as error:  # of any kind, when the file is damaged
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{path}: cannot be read as a picture; it is damaged or of another format ({reason})") from None
+        raise _unreadable(path, error) from None
     if any(page.shape != pages[0].shape for page in pages):
         raise BadInput(f"{path}: its pages differ in size; one image per file is expected")
     return np.stack(pages, axis=-1)
 
 
-def pages(path: str | Path) -> int:
-    """Number of pages; above 1 only for TIFF stacks."""
-    with Image.open(path) as picture:
-        return picture.n_frames if picture.format == STACKED else 1
+def grid(path: str | Path) -> tuple[int, int, int]:
+    """Rows, columns and pages from the header alone; pages are above 1 only for TIFF stacks."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width, picture.n_frames if picture.format == STACKED else 1
+    except Exception as error:  # of any kind, when the file is damaged
+        raise _unreadable(path, error) from None
 
 
 def write(path: str | Path, labels: np.ndarray, like: str | Path) -> None:
     """Write labels (rows, columns, pages) uint8 or uint16 for the picture `like`: one page as PNG, a stack as NIfTI."""
-    with Image.open(like) as picture:
-        shape = (picture.height, picture.width, picture.n_frames if picture.format == STACKED else 1)
+    shape = grid(like)
     if labels.shape != shape:
         raise ValueError(f"{path}: labels of shape {labels.shape} do not fit {like} of shape {shape}")
     if shape[2] > 1:
@@ -53,6 +54,11 @@ def write(path: str | Path, labels: np.ndarray, like: str | Path) -> None:
     with atomic(path) as temporary:
         Image.fromarray(labels[..., 0]).save(temporary, format="PNG")
     return None
+
+
+def _unreadable(path: str | Path, error: Exception) -> BadInput:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return BadInput(f"{path}: cannot be read as a picture; it is damaged or of another format ({reason})")
 
 
 def _pages(picture: Image.Image) -> Iterable[Image.Image]:

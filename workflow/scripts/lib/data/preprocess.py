@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,24 +90,26 @@ def restore(probabilities: np.ndarray, geometry: dict, regions: list[list[int]] 
     """
     if list(probabilities.shape[1:]) != geometry["stored"]:
         raise ValueError(f"probabilities of shape {probabilities.shape} do not fit {geometry['stored']} of the store")
-    box = tuple(slice(low, high) for low, high in geometry["crop"])
-    size = [high - low for low, high in geometry["crop"]]
-
-    def on_grid(channel: np.ndarray) -> np.ndarray:
-        channel = np.transpose(channel.astype(np.float32, copy=False), np.argsort(geometry["axes"]))
-        return _resample(channel, size)
-
+    size = _cropped(geometry)
     if regions:
-        label = label_of_regions(np.stack([on_grid(channel) > 0.5 for channel in probabilities]), regions)
-    else:
-        label = np.zeros(size, np.uint8)
-        best = np.full(size, -np.inf, np.float32)
-        for number, channel in enumerate(probabilities):
-            _keep_largest(label, best, number, on_grid(channel))
-    orientation = np.array(geometry["orientation"])
-    canonical = np.zeros([geometry["shape"][int(axis)] for axis in np.argsort(orientation[:, 0])], np.uint8)
-    canonical[box] = label
-    return np.ascontiguousarray(apply_orientation(canonical, ornt_transform(axcodes2ornt("RAS"), orientation)))
+        inside = np.stack([_from_stored(channel, geometry) > 0.5 for channel in probabilities])
+        return _on_file(label_of_regions(inside, regions), geometry)
+    label = np.zeros(size, np.uint8)
+    best = np.full(size, -np.inf, np.float32)
+    for number, channel in enumerate(probabilities):
+        _keep_largest(label, best, number, _from_stored(channel, geometry))
+    return _on_file(label, geometry)
+
+
+def restore_probabilities(
+    probabilities: np.ndarray, geometry: dict, regions: list | None = None
+) -> Iterator[np.ndarray]:
+    """The probability of each structure (X, Y, Z) float32 on the grid of the case's file, one after the other.
+
+    Arguments as `restore`, which decides by these probabilities; outside the crop they are 0.
+    """
+    for channel in probabilities if regions else probabilities[1:]:
+        yield _on_file(_from_stored(channel, geometry), geometry)
 
 
 def plan(inside: np.ndarray, geometry: Geometry, settings: dict, median: list[float] | None = None) -> dict:
@@ -260,6 +263,24 @@ def _extent(occupied: np.ndarray) -> list[int]:
     if not where.size:
         return [0, len(occupied)]
     return [max(0, int(where[0]) - CROP_MARGIN), min(len(occupied), int(where[-1]) + 1 + CROP_MARGIN)]
+
+
+def _cropped(geometry: dict) -> list[int]:
+    return [high - low for low, high in geometry["crop"]]
+
+
+def _from_stored(channel: np.ndarray, geometry: dict) -> np.ndarray:
+    """A channel on the stored grid, float, to the cropped grid of the file in RAS axes, float32."""
+    channel = np.transpose(channel.astype(np.float32, copy=False), np.argsort(geometry["axes"]))
+    return _resample(channel, _cropped(geometry))
+
+
+def _on_file(cropped: np.ndarray, geometry: dict) -> np.ndarray:
+    """An array on the cropped grid to the grid and axes of the file, 0 outside the crop."""
+    orientation = np.array(geometry["orientation"])
+    canonical = np.zeros([geometry["shape"][int(axis)] for axis in np.argsort(orientation[:, 0])], cropped.dtype)
+    canonical[tuple(slice(low, high) for low, high in geometry["crop"])] = cropped
+    return np.ascontiguousarray(apply_orientation(canonical, ornt_transform(axcodes2ornt("RAS"), orientation)))
 
 
 def _to_stored(array: np.ndarray, geometry: dict) -> np.ndarray:

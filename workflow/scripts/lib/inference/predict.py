@@ -12,7 +12,8 @@ from torch import nn
 
 from lib.data.cases import read_index
 from lib.data.formats import label_suffix, write_label
-from lib.data.preprocess import restore
+from lib.data.preprocess import restore, restore_probabilities
+from lib.data.probabilities import SUFFIX, write_probabilities
 from lib.data.split import cases_of, verify_splits
 from lib.data.store import open_store
 from lib.errors import BadInput
@@ -26,9 +27,9 @@ def predict_cell(job: dict) -> dict:
     """Write `{case}.nii.gz`, or `.png` of a picture, with the files' label values, for the fold's test cases.
 
     They go into the folder `job["output"]`. Every slice or volume is predicted as in validation, without test-time
-    augmentation; the probabilities are resampled to the file's grid before the largest is taken. Returns {"cases",
-    "seconds_per_case"}. Raises BadInput when the
-    weights are not those of the network.
+    augmentation; the probabilities are resampled to the file's grid before the largest is taken. Where the job names
+    `probabilities` (the structures, in their order) these are kept beside the label map. Returns {"cases",
+    "seconds_per_case"}. Raises BadInput when the weights are not those of the network.
     """
     protocol, patch = job["protocol"], job["protocol"]["patch"]
     store, splits = open_store(job["store"]), read_json(job["splits"])
@@ -48,8 +49,12 @@ def predict_cell(job: dict) -> dict:
         for case in test:
             image, like = store.image(case, "test"), next(iter(cases[case].images.values()))
             probabilities = predict_probabilities(model, image, patch, device, protocol["precision"], regions)
-            classes = restore(probabilities, store.meta["cases"][case]["geometry"], regions)
+            geometry = store.meta["cases"][case]["geometry"]
+            classes = restore(probabilities, geometry, regions)
             write_label(output / f"{case}{label_suffix(like)}", values[classes], like)
+            if "probabilities" in job:
+                restored = restore_probabilities(probabilities, geometry, regions)
+                write_probabilities(output / f"{case}{SUFFIX}", job["probabilities"], restored)
     return {"cases": len(test), "seconds_per_case": (time.monotonic() - started) / len(test)}
 
 

@@ -1,6 +1,11 @@
-"""Scores of one predicted label map against its reference, defined once for every method (docs/metrics.md)."""
+"""Scores of a prediction against its reference, defined once for every method (docs/metrics.md)."""
 
+from lib.metrics.calibration import score_calibration
 from lib.metrics.case import score_case, worst_scores
+from lib.metrics.lesions import score_lesions, worst_lesions
 from lib.metrics.names import BOUNDS, DIRECTION, DISTANCES, METRICS
 
-__all__ = ["BOUNDS", "DIRECTION", "DISTANCES", "METRICS", "score_case", "worst_scores"]
+__all__ = [
+    "BOUNDS", "DIRECTION", "DISTANCES", "METRICS", "score_calibration", "score_case", "score_lesions", "worst_lesions",
+    "worst_scores",
+]  # fmt: skip

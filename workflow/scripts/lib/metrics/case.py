@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from lib.errors import BadInput
-from lib.metrics.names import DISTANCES, MASK_METRICS
+from lib.metrics.masks import crop, label_values, prepared, presence, true_axes
+from lib.metrics.names import COLUMNS, DISTANCES, MASK_METRICS
 from lib.metrics.surface import Distances, border_distances
 
-_COLUMNS = ["structure", "metric", "value", "unit", "status"]
 _TIE = 1 + 1e-6  # a distance equal to the tolerance counts as within it, whatever its last bits
 _SLAB = 2**18  # voxels at a time, small enough for the cache
 _MOST = 254  # structures at a time, so that their codes fit into a byte
@@ -38,26 +38,17 @@ def score_case(
     has it; "both_empty"). Raises BadInput for shapes that differ, labels that are not integers, a spacing or
     tolerance that makes no sense.
     """
-    prediction, reference = _label_map(prediction, "prediction"), _label_map(reference, "reference")
-    if prediction.shape != reference.shape:
-        raise BadInput(
-            f"The prediction has shape {prediction.shape} and the reference {reference.shape}; "
-            "resample the prediction to the geometry of the case first."
-        )
-    labels = _labels(structures)
+    prediction, reference, step = prepared(prediction, reference, spacing)
+    diagonal = float(np.linalg.norm(prediction.shape * step))
+    labels = label_values(structures)
     tolerances = _tolerances(tolerance, labels, unit)
-    shape, step = _true_axes(prediction.shape, spacing)
-    diagonal = float(np.linalg.norm(np.multiply(shape, step)))
-    prediction, reference = prediction.reshape(shape), reference.reshape(shape)
-    if reference.flags.f_contiguous:  # as NIfTI is read: along the rows as they lie in memory
-        prediction, reference, step = prediction.T, reference.T, step[::-1]
     if not any(0 in values for values in labels.values()):
-        prediction, reference = _crop(prediction, reference)
+        prediction, reference = crop(prediction, reference)
 
     scores: dict[str, tuple[str, dict[str, float]]] = {}
     for names in _layers(labels):
         codes = (_codes(array, [labels[name] for name in names]) for array in (prediction, reference))
-        p, r = _crop(*codes)
+        p, r = crop(*codes)
         n_p, n_r, n_both = _counts(p, r, len(names))
         distances = border_distances(p, r, step, len(names)) if n_p.any() and n_r.any() else [None] * len(names)
         for i, name in enumerate(names):
@@ -67,7 +58,7 @@ def score_case(
         for name in labels
         for metric in MASK_METRICS
     ]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def worst_scores(
@@ -77,28 +68,27 @@ def worst_scores(
 
     Same columns as `score_case`, status "failed", for a case of this shape and spacing (mm per axis).
     """
-    values = _missed(float(np.linalg.norm(np.multiply(*_true_axes(tuple(shape), spacing)))))
+    values = _missed(float(np.linalg.norm(np.multiply(*true_axes(tuple(shape), spacing)))))
     rows = [
         (name, metric, values[metric], unit if metric in DISTANCES else "", "failed")
         for name in structures
         for metric in MASK_METRICS
     ]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _score(
     n_p: int, n_r: int, both: int, distances: tuple[Distances, Distances] | None, tolerance: float, diagonal: float
 ) -> tuple[str, dict[str, float]]:
     """Status and scores of one structure, from its voxels in the prediction, in the reference, and in both."""
-    if n_p == 0 and n_r == 0:
+    status = presence(n_p, n_r)
+    if status == "both_empty":
         perfect = dict.fromkeys(("dice", "iou", "precision", "recall", "nsd"), 1.0)
-        return "both_empty", perfect | {"hd95": 0.0, "assd": 0.0, "rvd": 0.0}
-    if n_p == 0:
-        return "missed", _missed(diagonal)
-    if n_r == 0:
-        return "hallucinated", _missed(diagonal) | {"rvd": 1.0}
+        return status, perfect | {"hd95": 0.0, "assd": 0.0, "rvd": 0.0}
+    if status != "scored":
+        return status, _missed(diagonal) | ({"rvd": 1.0} if status == "hallucinated" else {})
     n_border = sum(map(len, distances))
-    return "scored", {
+    return status, {
         "dice": 2 * both / (n_p + n_r),
         "iou": both / (n_p + n_r - both),
         "precision": both / n_p,
@@ -113,38 +103,6 @@ def _score(
 def _missed(diagonal: float) -> dict[str, float]:
     zero = dict.fromkeys(("dice", "iou", "precision", "recall", "nsd"), 0.0)
     return zero | {"hd95": diagonal, "assd": diagonal, "rvd": -1.0}
-
-
-def _label_map(array: np.ndarray, what: str) -> np.ndarray:
-    array = np.asanyarray(array)
-    if array.dtype == bool:
-        array = array.view(np.uint8)
-    if array.dtype.kind not in "iu":
-        raise BadInput(
-            f"The {what} holds {array.dtype} values; labels must be integers, so round or threshold them first."
-        )
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise BadInput(f"The {what} has shape {array.shape}; a label map has 2 or 3 axes and some voxels.")
-    return array
-
-
-def _labels(structures: Mapping[str, int | Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    if not structures:
-        raise BadInput("No structures to score; name at least one, for example {'liver': 1}.")
-    labels = {n: tuple(v) if isinstance(v, Sequence) else (v,) for n, v in structures.items()}
-    for name, values in labels.items():
-        if not values or not all(isinstance(v, (int, np.integer)) for v in values):
-            raise BadInput(f"Structure '{name}' has the labels {structures[name]!r}; give one or more integers.")
-    return labels
-
-
-def _true_axes(shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and spacing without axes of length 1: a single slice is a 2-D image, not a volume of border."""
-    step = np.asarray(spacing, dtype=float)
-    if step.shape != (len(shape),) or not np.all(np.isfinite(step)) or np.any(step <= 0):
-        raise BadInput(f"The spacing is {spacing!r} for shape {shape}; give one number > 0 per axis.")
-    axes = [axis for axis, n in enumerate(shape) if n > 1] or [0]
-    return tuple(shape[axis] for axis in axes), step[axes]
 
 
 def _tolerances(tolerance: float | Mapping[str, float], names: Iterable[str], unit: str) -> dict[str, float]:
@@ -207,18 +165,3 @@ def _counts(p: np.ndarray, r: np.ndarray, count: int) -> np.ndarray:
 def _slabs(array: np.ndarray) -> Iterator[slice]:
     thick = max(1, _SLAB // max(1, array[:1].size))
     return (slice(low, low + thick) for low in range(0, len(array), thick))
-
-
-def _crop(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays cut to the smallest box that holds every non-zero value of either (views)."""
-    for axis in range(a.ndim):
-        others = tuple(i for i in range(a.ndim) if i != axis)
-        used = np.flatnonzero(_any(a, others) | _any(b, others))
-        box = [slice(None)] * a.ndim
-        box[axis] = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
-        a, b = a[tuple(box)], b[tuple(box)]
-    return a, b
-
-
-def _any(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    return array.view(f"u{array.itemsize}").max(axis=axes, initial=0) > 0  # an order of magnitude faster than any()

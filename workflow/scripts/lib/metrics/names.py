@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+COLUMNS = ["structure", "metric", "value", "unit", "status"]
 # 1: higher is better, -1: lower is better, 0: the metric describes and never ranks
 MASK_METRICS = {"dice": 1, "iou": 1, "precision": 0, "recall": 0, "hd95": -1, "assd": -1, "nsd": 1, "rvd": 0}
 LESION_METRICS = {
