@@ -143,10 +143,9 @@ def fake_ranking(scores: pd.DataFrame) -> pd.DataFrame:
     """Means with a normal interval over patients; top group = within 0.03 Dice of the highest mean."""
     if scores.empty:
         return pd.DataFrame(columns=RANKING)
-    mean = scores.groupby([*KEYS, "fold", "seed", "patient", "case", "metric"], sort=False).agg(
-        value=("value", "mean"), status=("status", lambda s: "failed" if (s == "failed").all() else "scored")
-    )
-    both = pd.concat([scores, mean.reset_index().assign(structure="mean")])
+    cells = [*KEYS, "fold", "seed", "patient", "case", "metric"]
+    mean = scores.groupby(cells, sort=False)["value"].mean().reset_index()
+    both = pd.concat([scores, mean.assign(structure="mean")])
     rows = []
     for key, group in both.groupby([*KEYS, "structure", "metric"], sort=False):
         raw = scores[(scores["method"] == key[3]) & (scores["metric"] == key[7])]

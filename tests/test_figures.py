@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from functools import cache
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import fake_results as fake
@@ -15,15 +19,32 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from lib.config import Cell
 from lib.data.cases import Case
 from lib.data.formats import Geometry
 from lib.errors import BadInput
-from lib.figures import claims, curves, distributions, heatmap, montage, style
+from lib.figures import (
+    agreement,
+    claims,
+    consensus,
+    cost,
+    critical_difference,
+    curves,
+    degradation,
+    distributions,
+    heatmap,
+    montage,
+    rank_stability,
+    seeds,
+    significance,
+    style,
+)
 from lib.ledger import gather_curves, gather_scores
 
 ARCHITECTURES = list(dict.fromkeys(method.split("+")[0] for method in fake.METHODS))
@@ -56,6 +77,10 @@ def texts(figure: Figure) -> list[str]:
 def collections(ax, gid: str) -> np.ndarray:
     found = [c.get_offsets() for c in ax.collections if c.get_gid() == gid]
     return np.concatenate(found) if found else np.zeros((0, 2))
+
+
+def by_gid(ax, gid: str) -> list:
+    return [artist for artist in ax.get_children() if artist.get_gid() == gid]
 
 
 def primary(ranking: pd.DataFrame) -> pd.DataFrame:
@@ -332,6 +357,384 @@ def test_an_architecture_keeps_its_colour_when_another_is_absent():
         return next(line for line in dbce.lines if line.get_gid() == "mean").get_color()
 
     assert colour(table) == colour(table[table["architecture"] == "unet_narrow"]) == style.LINES[3]
+
+
+# rank stability
+
+
+def test_rank_stability_draws_the_shares_as_areas_with_median_and_interval(ranking):
+    table = fake.fake_rank_distribution(ranking)
+    ax, *others = rank_stability.draw(table, ranking).subfigs[0].axes
+    assert [a.get_title() for a in (ax, *others)] == list(style.SCHEMES.values())
+    names = [t.get_text().replace("\n", "") for t in ax.get_yticklabels()]
+    assert names == primary(ranking).sort_values("rank")["method"].tolist(), "the order of ranking.csv"
+    discs = {
+        (x, round(y)): s for c in by_gid(ax, "shares") for (x, y), s in zip(c.get_offsets(), c.get_sizes(), strict=True)
+    }
+    here = table[table["scheme"] == "mean_then_rank"]
+    assert len(discs) == len(here)
+    areas = [discs[row.rank, names.index(row.method)] / row.share for row in here.itertuples()]
+    np.testing.assert_allclose(areas, areas[0])
+    for y, method in enumerate(names):
+        mine = here[here["method"] == method]
+        draws = np.repeat(mine["rank"], np.round(500 * mine["share"]).astype(int))
+        low, median, high = np.quantile(draws, [0.025, 0.5, 0.975], method="inverted_cdf")
+        line = next(line for line in ax.lines if line.get_gid() == "interval" and line.get_ydata()[0] == y)
+        assert list(line.get_xdata()) == [low, high]
+        assert [c.get_offsets()[0][0] for c in by_gid(ax, "median") if c.get_offsets()[0][1] == y] == [median]
+
+
+def test_rank_stability_of_many_methods_shows_the_deciding_scheme_and_the_asked_policy(ranking):
+    table = fake.fake_rank_distribution(ranking)
+    eleven = pd.concat([table, *(table.assign(method=f"m{k}+ce") for k in range(4))])
+    more = pd.concat([ranking, *(ranking.assign(method=f"m{k}+ce") for k in range(4))])
+    assert [a.get_title() for a in rank_stability.draw(eleven, more).subfigs[0].axes] == ["mean, then rank"]
+    assert any("no method was ranked" in t for t in texts(rank_stability.draw(table, ranking, "exclude")))
+
+
+# significance map
+
+
+def test_significance_map_fills_exactly_the_separated_pairs(ranking):
+    pairs = fake.fake_comparisons(ranking)
+    figure = significance.draw(pairs, ranking)
+    ax = figure.subfigs[0].axes[0]
+    names = [t.get_text().split("  ")[0] for t in ax.get_yticklabels()]
+    filled = {(round(p.get_x() + 0.46), round(p.get_y() + 0.46)) for p in ax.patches if p.get_gid() == "separated"}
+    empty = {(round(p.get_x() + 0.46), round(p.get_y() + 0.46)) for p in ax.patches if p.get_gid() == "not separated"}
+    expected = {True: set(), False: set()}
+    for row in pairs.itertuples():
+        expected[bool(row.separated)].add(tuple(sorted((names.index(row.method_a), names.index(row.method_b)))))
+    assert filled == expected[True] and empty == expected[False] and filled and empty
+    assert f"{len(filled)} of 21 pairs separated" in figure.subfigs[0].get_suptitle()
+    shown = {t.get_position(): t.get_text() for t in ax.texts}
+    for row in pairs.itertuples():
+        a, b = sorted((names.index(row.method_a), names.index(row.method_b)))
+        assert shown[b, a - 0.17] == style.signed(row.difference)
+        assert ((a, b) in filled) == (shown.get((a, b)) == f"{abs(row.effect_size):.1f}")
+
+
+def test_significance_map_says_direction_by_hue_and_hatch(ranking):
+    pairs = fake.fake_comparisons(ranking).assign(separated=True)
+    pairs.loc[0, ["difference", "low", "high", "effect_size"]] = [-0.1, -0.15, -0.05, -2.0]
+    figure = significance.draw(pairs, ranking)
+    hatched = [p for p in figure.subfigs[0].axes[0].patches if p.get_hatch()]
+    assert [(round(p.get_x() + 0.46), round(p.get_y() + 0.46)) for p in hatched] == [(0, 1)]
+    red, _, blue, _ = hatched[0].get_facecolor()
+    assert red > blue
+    assert any("the row's method has the higher mean" in t for t in texts(figure))
+    assert not any("the row's method" in t for t in texts(significance.draw(fake.fake_comparisons(ranking), ranking)))
+
+
+def test_significance_map_of_an_unbounded_effect_and_of_one_method(ranking):
+    pairs = fake.fake_comparisons(ranking)
+    pairs.loc[pairs["separated"].idxmax(), "effect_size"] = np.inf
+    significance.draw(pairs, ranking)
+    significance.draw(pairs.assign(separated=False, effect_size=np.nan), ranking)
+    assert any("no two methods" in t for t in texts(significance.draw(pairs.iloc[:0], ranking)))
+
+
+# critical difference
+
+
+def test_critical_difference_bars_join_the_methods_of_a_group():
+    place = dict.fromkeys(("dataset", "condition", "protocol"), "d")
+    groups = {"a": "1", "b": "1 2", "c": "2", "e": "", "f": "3", "g": "3"}
+    rows = [{**place, "metric": "dice", "method": m, "mean_rank": k + 1.0, "groups": g, "p_friedman": 0.0004,
+             "critical_difference": 1.5, "n_patients": 12} for k, (m, g) in enumerate(groups.items())]  # fmt: skip
+    figure = critical_difference.draw(pd.DataFrame(rows).sample(frac=1, random_state=0))
+    left, right = figure.subfigs[0].axes if figure.subfigs else figure.axes
+    np.testing.assert_allclose(collections(left, "rank"), [(k + 1, k) for k in range(6)])
+    bars = [
+        (round(min(b.get_ydata()) + 0.18), round(max(b.get_ydata()) - 0.18), b.get_xdata()[0])
+        for b in by_gid(right, "bar")
+    ]
+    assert bars == [(0, 1, 0), (1, 2, 1), (4, 5, 0)], "bars that share a method lie on different lines"
+    assert "12 patients · Friedman p < 0.001 · critical difference 1.50" in " ".join(texts(figure))
+    assert any(
+        "fewer than two methods" in t or "too few" in t
+        for t in texts(critical_difference.draw(pd.DataFrame(rows).iloc[:0]))
+    )
+
+
+# degradation
+
+
+def test_degradation_draws_each_curve_in_the_panel_of_its_loss_and_all_areas():
+    table = fake.fake_degradation()
+    figure = degradation.draw(table, list(fake.METHODS))
+    upper, lower = figure.subfigs[0].subfigs
+    assert [ax.get_title() for ax in upper.axes] == ["ce", "wce", "balanced_ce", "dbce"]
+    looks = style.looks(list(fake.METHODS))
+    for ax in upper.axes:
+        methods = [m for m in fake.METHODS if m.endswith(f"+{ax.get_title()}")]
+        curves_ = by_gid(ax, "curve")
+        assert [line.get_color() for line in curves_] == [looks[m]["color"] for m in methods]
+        for line, method in zip(curves_, methods, strict=True):
+            rows = table[(table["method"] == method) & (table["strength"].astype(str) != "area")]
+            np.testing.assert_allclose(line.get_ydata(), rows["mean"])
+    areas = table[table["strength"].astype(str) == "area"].sort_values("mean", ascending=False)
+    assert [line.get_xdata()[0] for line in by_gid(lower.axes[0], "area")] == areas["mean"].tolist()
+    assert [t.get_text() for t in lower.axes[0].get_yticklabels()] == areas["method"].tolist()
+    assert upper.axes[0].get_xlabel() == "strength (mm)"
+
+
+def test_degradation_with_fewer_patients_runs_from_many_to_few(tmp_path):
+    table = fake.fake_degradation(families=("train_patients (share)",))
+    area = table["strength"].astype(str) == "area"
+    table.loc[~area, "strength"] = [1.0, 0.5, 0.25, 0.1] * len(fake.METHODS)
+    table.to_csv(tmp_path / "t.csv", index=False)  # numbers and "area" in one column become text
+    figure = degradation.draw(style.read_table(tmp_path / "t.csv"), list(fake.METHODS))
+    upper = figure.subfigs[0].subfigs[0]
+    assert all(np.diff(ax.get_xlim())[0] < 0 for ax in upper.axes)
+    assert any("no two conditions" in t for t in texts(degradation.draw(table.iloc[:0], [])))
+
+
+# cost
+
+
+def test_pareto_front_by_hand():
+    cost_ = np.array([1.0, 2.0, 2.0, 3.0, 4.0, 4.0])
+    score = np.array([0.5, 0.7, 0.6, 0.7, 0.9, 0.9])
+    assert cost.pareto(cost_, score).tolist() == [0, 1, 4, 5], "equal points do not dominate each other"
+
+
+def test_cost_fills_the_front_and_names_methods_without_cost(ranking, ledger):
+    external = {"method": "folder", "architecture": "folder", "loss": "external"}
+    blank = dict.fromkeys(("parameters", "flops", "wall_seconds", "gpu_hours"), np.nan) | {"device": None}
+    table = pd.concat([ranking, ranking[ranking["method"] == "unet_narrow+ce"].assign(**external)])
+    cells = pd.concat([ledger, ledger[ledger["method"] == "unet_narrow+ce"].assign(**external, **blank)])
+    figure = cost.draw(table, cells)
+    (block,) = figure.subfigs or [figure]
+    assert [ax.get_xlabel().split("\n")[0] for ax in block.axes] == [
+        "parameters", "FLOPs of a forward pass, one patch", "minutes per training",
+    ]  # fmt: skip
+    key = [t.get_text() for t in block.legends[0].get_texts()]
+    assert len(key) == 8 and sum(t.endswith("folder (cost unknown)") for t in key) == 1
+    means = primary(ranking).set_index("method")["mean"]
+    parameters = ledger.dropna(subset="parameters").groupby("method")["parameters"].mean()
+    points = [
+        (line.get_xdata()[0], line.get_ydata()[0], line.get_markerfacecolor())
+        for line in by_gid(block.axes[0], "method")
+    ]
+    assert sorted(p[:2] for p in points) == sorted((parameters[m], means[m]) for m in fake.METHODS)
+    front = {(x, y) for x, y, face in points if face != "white"}
+    assert front == {
+        (parameters[m], means[m])
+        for m in fake.METHODS
+        if not any(parameters[o] < parameters[m] and means[o] >= means[m] for o in fake.METHODS)
+    }
+    only = cost.draw(table[table["method"] == "folder"], cells[cells["method"] == "folder"])
+    assert any("external predictions bring none" in t.replace("\n", " ") for t in texts(only))
+
+
+def test_cost_prefers_gpu_hours_where_there_was_a_gpu(ranking, ledger):
+    figure = cost.draw(ranking, ledger.assign(gpu_hours=0.5, energy_kwh=0.2))
+    (block,) = figure.subfigs or [figure]
+    assert [ax.get_xlabel().split("\n")[0] for ax in block.axes][2:] == [
+        "GPU-hours per training",
+        "energy per training, Wh",
+    ]
+
+
+# seeds
+
+
+def test_seeds_draw_each_training_as_the_mean_over_its_patients(scores, ranking):
+    components = fake.fake_components(ranking)
+    figure = seeds.draw(scores, components, ranking)
+    left, right = figure.subfigs[0].axes
+    dice = scores[(scores["metric"] == "dice") & (scores["status"] != "failed")]
+    # one case per patient here, so the mean of all rows is the mean over patients
+    expected = dice.groupby(["method", "fold", "seed"])["value"].mean()
+    drawn = np.concatenate([line.get_xdata() for line in by_gid(left, "trainings")])
+    np.testing.assert_allclose(np.sort(drawn), np.sort(expected))
+    names = [t.get_text() for t in left.get_yticklabels()]
+    assert "unet_narrow+balanced_ce (1 of 6 failed)" in names
+    deviations = primary(components).set_index("method")["sd_training"]
+    for x, y in collections(right, "sd"):
+        assert x == pytest.approx(deviations[names[int(y)].split(" (")[0]])
+    assert any(
+        "no training was scored" in t for t in texts(seeds.draw(scores.assign(status="failed"), components, ranking))
+    )
+
+
+def test_seeds_weigh_patients_not_cases(ranking):
+    scores = fake.fake_scores({"unet+ce": 0.8}, patients=2, folds=1, seeds=1, failed=None, missing=None)
+    scores.loc[scores["patient"] == "sub00", "value"] = 0.2
+    scores.loc[scores["patient"] == "sub01", "value"] = 0.8
+    again = scores[scores["patient"] == "sub00"].assign(case="sub00_later")
+    figure = seeds.draw(pd.concat([scores, again]), fake.fake_components(ranking).iloc[:0], ranking)
+    left, right = figure.subfigs[0].axes
+    assert by_gid(left, "trainings")[0].get_xdata().tolist() == [pytest.approx(0.5)]
+    assert [t.get_text() for t in right.texts] == ["unknown: one seed"]
+
+
+# agreement and consensus
+
+
+def test_agreement_shows_every_tau_in_its_square(ranking):
+    table = fake.fake_agreement(ranking)
+    figure = agreement.draw(table)
+    left, middle, right = figure.subfigs[0].axes
+    schemes = list(style.SCHEMES)
+    known = table.set_index(["ranking_a", "ranking_b"])["kendall_tau"]
+
+    def shown(ax):
+        numbers = [t for t in ax.texts if not t.get_text().startswith("[")]
+        return {
+            (t.get_position()[0], round(t.get_position()[1])): float(t.get_text().replace("−", "-")) for t in numbers
+        }
+
+    for i, a in enumerate(schemes):
+        for j, b in enumerate(schemes[i:], i):
+            assert shown(left)[i, j] == pytest.approx(known[f"{a}, dice, penalise", f"{b}, dice, penalise"], abs=0.006)
+        assert shown(middle)[0, i] == pytest.approx(known[f"{a}, dice, penalise", f"{a}, dice, exclude"], abs=0.006)
+    metrics = ("dice", "iou", "nsd", "hd95", "assd")
+    names = [t.get_text() for t in right.get_yticklabels()]
+    for a, b in combinations(metrics, 2):
+        i, j = sorted(names.index(style.METRIC_NAMES[m]) for m in (a, b))
+        first = "mean_then_rank"
+        assert shown(right)[i, j] == pytest.approx(
+            known[f"{first}, {a}, penalise", f"{first}, {b}, penalise"], abs=0.006
+        )
+    tied = agreement.draw(table.assign(kendall_tau=np.nan, low=np.nan, high=np.nan))
+    assert {t.get_text() for t in tied.subfigs[0].axes[0].texts} == {"all tied"}
+    assert any("fewer than two" in t for t in texts(agreement.draw(table.iloc[:0])))
+
+
+def test_consensus_draws_mean_ranks_with_the_ranks_behind_them(ranking):
+    both = pd.concat([ranking, ranking.assign(dataset="second", rank=8 - ranking["rank"])])
+    table = fake.fake_consensus(both)
+    figure = consensus.draw(table, both)
+    (block,) = figure.subfigs or [figure]
+    ax = block.axes[0]
+    points = collections(ax, "mean")
+    np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(table["mean_rank"]))
+    assert len(collections(ax, "single")) == 2 * len(fake.METHODS)
+    assert any("two datasets" in t for t in texts(consensus.draw(fake.fake_consensus(ranking), ranking)))
+
+
+# every figure: legible, complete, repeatable
+
+
+def tables_of(methods, folds=2, n_seeds=3, failed=None, missing=None, places=({},)) -> dict[str, Callable[[], Figure]]:
+    """A way to draw each figure from fake tables; `places`: changes of the situation's names, one set per situation."""
+
+    def everywhere(table: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([table.assign(**place) for place in places], ignore_index=True)
+
+    options = {"methods": methods, "folds": folds, "seeds": n_seeds}
+    one = fake.fake_scores(**options, failed=failed, missing=missing)
+    scores, ranking = everywhere(one), everywhere(fake.fake_ranking(one))
+    ledger = everywhere(fake.fake_ledger(**options, failed=failed, missing=missing))
+    datasets = pd.concat([ranking, ranking.assign(dataset="another_cohort")])
+    names, architectures = list(methods), list(dict.fromkeys(m.partition("+")[0] for m in methods))
+    return {
+        "heatmap": lambda: heatmap.draw(ranking, ledger),
+        "distributions": lambda: distributions.draw(scores, list(fake.STRUCTURES)),
+        "curves": lambda: curves.draw(everywhere(fake.fake_curves(**options)), architectures),
+        "rank_stability": lambda: rank_stability.draw(fake.fake_rank_distribution(ranking), ranking),
+        "significance": lambda: significance.draw(fake.fake_comparisons(ranking), ranking),
+        "critical_difference": lambda: critical_difference.draw(fake.fake_critical_difference(ranking)),
+        "degradation": lambda: degradation.draw(fake.fake_degradation(methods), names),
+        "cost": lambda: cost.draw(ranking, ledger),
+        "seeds": lambda: seeds.draw(scores, fake.fake_components(ranking), ranking),
+        "agreement": lambda: agreement.draw(fake.fake_agreement(ranking)),
+        "consensus": lambda: consensus.draw(fake.fake_consensus(datasets), datasets),
+    }
+
+
+FIGURES = list(tables_of({"unet+ce": 0.8}, n_seeds=1))
+LONG = {f"{a}+{b}": 0.6 + 0.006 * k for k, (a, b) in enumerate(
+    (a, b) for a in ("segnet", "shallow_segnet_unpool", "unet", "attention_unet", "unet_plus_plus", "nnunet_resenc",
+                     "swin_unetr", "pvt_gcascade", "mednext", "dmfnet", "reversible_unet", "vnet",
+                     "a_network_whose_name_its_author_found_hard_to_shorten")
+    for b in ("ce", "dice_ce", "topk_bottom_all_but_sigma"))}  # fmt: skip
+CASES = {
+    "seven methods, a failed and a missing cell": {
+        "methods": fake.METHODS,
+        "failed": fake.FAILED,
+        "missing": fake.MISSING,
+    },
+    "one method, one seed": {"methods": {"unet+ce": 0.8}, "n_seeds": 1},
+    "two datasets, two conditions": {
+        "methods": {m: fake.METHODS[m] for m in list(fake.METHODS)[:3]},
+        "places": ({}, {"dataset": "second"}, {"condition": "sloppy_labels"}),
+    },
+    "39 methods, long names, five folds": {"methods": LONG, "folds": 5},
+}
+
+
+@cache
+def figures_of(case: str) -> dict[str, Callable[[], Figure]]:
+    return tables_of(**CASES[case])
+
+
+def written(figure: Figure, monkeypatch) -> tuple[list[str], np.ndarray]:
+    """Every text that is drawn, and its box in pixels: left, bottom, right, top."""
+    found = []
+    draw = Text.draw
+
+    def record(self, renderer, *args, **kwargs):
+        if self.get_visible() and self.get_text().strip():
+            found.append((self.get_text(), Text.get_window_extent(self, renderer).extents))
+        draw(self, renderer, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", record)
+        FigureCanvasAgg(figure).draw()
+    return [text for text, _ in found], np.array([box for _, box in found])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "case", [*list(CASES)[:2], *(pytest.param(c, marks=pytest.mark.slow) for c in list(CASES)[2:])]
+)
+def test_no_text_leaves_the_figure_or_lies_on_another(name, case, monkeypatch):
+    figure = figures_of(case)[name]()
+    assert figure.get_figwidth() in (pytest.approx(style.ONE_COLUMN), pytest.approx(style.TWO_COLUMNS))
+    words, boxes = written(figure, monkeypatch)
+    outside = (boxes < -1).any(axis=1) | (boxes > np.tile(figure.bbox.size, 2) + 1).any(axis=1)
+    assert not outside.any(), [word for word, out in zip(words, outside, strict=True) if out]
+    low, high = boxes[:, :2], boxes[:, 2:]
+    line = 0.2 * (high - low)[:, 1]  # a line of text has room above and below its letters
+    low[:, 1] += line
+    high[:, 1] -= line
+    on = ((low[:, None] < high - 0.5) & (low < high[:, None] - 0.5)).all(axis=2)
+    pairs = [(words[i], words[j]) for i, j in np.argwhere(np.triu(on, 1))]
+    assert not pairs
+
+
+@pytest.mark.slow
+def test_the_same_tables_give_the_same_bytes_in_another_process_and_fonts_are_truetype(tmp_path):
+    for seed in "12":  # of hashes, so that an order that hangs on a set shows
+        code = (
+            "import sys; sys.path[:0] = ['workflow/scripts', 'tests']; import test_figures as t;"
+            f"[t.style.save(draw(), '{tmp_path}/{seed}/' + name) for name, draw in t.figures_of(next(iter(t.CASES))).items()]"
+        )
+        run = {"cwd": Path(__file__).parents[1], "env": os.environ | {"PYTHONHASHSEED": seed}}
+        subprocess.run([sys.executable, "-c", code], check=True, **run)
+    for name in FIGURES:
+        pdf, png = ([(tmp_path / seed / f"{name}.{suffix}").read_bytes() for seed in "12"] for suffix in ("pdf", "png"))
+        assert pdf[0] == pdf[1] and png[0] == png[1], name
+        assert b"/FontFile2" in pdf[0] and b"/Type3" not in pdf[0], name
+
+
+def test_every_figure_has_a_title_a_caption_a_rule_and_a_script():
+    root = Path(__file__).parents[1]
+    rules = (root / "rules/report.smk").read_text()
+    modules = {path.stem for path in (root / "workflow/scripts/lib/figures").glob("*.py")} - {
+        "__init__",
+        "style",
+        "cases",
+    }
+    assert modules >= {*FIGURES, "claims", "montage"}
+    for name in modules:
+        module = importlib.import_module(f"lib.figures.{name}")
+        assert module.TITLE and module.CAPTION.endswith("."), name
+        assert re.search(rf"rule (plot_heatmap as )?plot_{name}( with)?:", rules), name
+        assert (root / f"workflow/scripts/plot_{name}.py").is_file()
 
 
 # montage

@@ -38,8 +38,8 @@ def draw(agreement: pd.DataFrame) -> Figure:
         for kind, names in (("scheme", style.SCHEMES), ("metric", style.METRIC_NAMES))
     )
     height = 22 + SIDE * max(len(schemes), len(metrics))
-    figure = style.figure(style.TWO_COLUMNS, (12 + height * len(tables)) * style.MM)
-    *blocks, foot = figure.subfigures(len(tables) + 1, 1, height_ratios=[height] * len(tables) + [12])
+    figure = style.figure(style.TWO_COLUMNS, (14 + height * len(tables)) * style.MM)
+    *blocks, foot = figure.subfigures(len(tables) + 1, 1, height_ratios=[height] * len(tables) + [14])
     colours = ScalarMappable(Normalize(min(0.0, agreement["kendall_tau"].min()), 1), style.SEQUENTIAL)
     for block, (panel, table) in zip(blocks, tables, strict=True):
         _row(block, table, schemes, metrics, colours)

@@ -35,8 +35,12 @@ def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
         losses = list(style.at(curves, panel)["loss"].unique())
         rows += [(panel, losses[k : k + per_row]) for k in range(0, len(losses), per_row)]
     columns = max(len(losses) for _, losses in rows)
-    figure = style.figure(style.TWO_COLUMNS, (7 + 76 * len(rows)) * style.MM)
-    *blocks, foot = figure.subfigures(len(rows) + 1, 1, height_ratios=[76] * len(rows) + [7])
+    shown = [a for a in architectures if a in set(curves["architecture"])]
+    names = max(len(name) for name in [*shown, "other losses"])
+    per_line = max(1, min(len(shown) + 1, int(176 / (1.3 * names + 9))))
+    key = 4 + 3.3 * -(-(len(shown) + 1) // per_line)
+    figure = style.figure(style.TWO_COLUMNS, (key + 76 * len(rows)) * style.MM)
+    *blocks, foot = figure.subfigures(len(rows) + 1, 1, height_ratios=[76] * len(rows) + [key])
     looks = style.lines(architectures)
     for block, (panel, losses) in zip(blocks, rows, strict=True):
         here = style.at(curves, panel)
@@ -65,12 +69,11 @@ def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
         axes[0, 0].set_ylabel("training loss")
         axes[1, 0].set_ylabel("validation Dice")
         block.suptitle(style.situation_title(panel), x=0.01, ha="left", fontsize=7.5)
-    shown = [a for a in architectures if a in set(curves["architecture"])]
     handles = [
         Line2D([], [], label=a, color=looks[a]["color"], linestyle=looks[a]["linestyle"], linewidth=1.6) for a in shown
     ]
     handles.append(Line2D([], [], label="other losses", color="#c3c9d0", linewidth=1.6))
-    foot.legend(handles=handles, loc="center", ncols=min(len(handles), 5))
+    foot.legend(handles=handles, loc="center", ncols=per_line)
     return figure
 
 
