@@ -108,6 +108,11 @@ def of_dataset(wildcards, *keys):
     return {key: dataset[key] for key in keys if key in dataset}
 
 
+def structures_of(*datasets):
+    """Names of structures in one order; a structure has one colour in every figure of an experiment by its place here."""
+    return list(dict.fromkeys(s for name in datasets for s in config["datasets"][name]["structures"]))
+
+
 def cell_of(wildcards):
     names = {k: getattr(wildcards, k) for k in ("dataset", "condition", "protocol", "architecture", "loss")}
     return Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()

@@ -160,6 +160,7 @@ rule write_check:
     params:
         benchmark="results/benchmarks/check_cases/{dataset}.tsv",
         block=lambda wildcards: config["datasets"][wildcards.dataset],
+        coloured=lambda wildcards: structures_of(*config["experiment"]["datasets"], wildcards.dataset),
         code=code("write_check", *library_files("report/*.[hc]*")),
     script:
         "../workflow/scripts/write_check.py"

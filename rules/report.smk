@@ -1,9 +1,7 @@
 """Figures, tables and the page, redrawn in seconds from tables and predictions."""
 
 METHODS = list(dict.fromkeys(cell.method for cell in CELLS))
-STRUCTURES = list(  # of all datasets: a structure has one colour in every figure
-    dict.fromkeys(s for d in config["experiment"]["datasets"] for s in config["datasets"][d]["structures"])
-)
+STRUCTURES = structures_of(*config["experiment"]["datasets"])
 FIGURES = expand(
     "results/{experiment}/figures/{figure}.png",
     experiment=EXPERIMENT,

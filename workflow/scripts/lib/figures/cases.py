@@ -15,11 +15,17 @@ SIDE = 46  # mm
 
 
 def draw(
-    cases: list[Case], titles: list[str], structures: Structures, palette: dict | None = None, colour: str | None = None
+    cases: list[Case],
+    titles: list[str],
+    structures: Structures,
+    palette: dict | None = None,
+    colour: str | None = None,
+    colours: dict[str, str] | None = None,
 ) -> Figure:
     """One panel per case: the slice across its coarsest axis in which the structures are seen best, RAS upright.
 
-    `titles`: one per case. Raises BadInput when a file cannot be read.
+    `titles`: one per case. `colour`: how pictures are read; `colours`: of the contours, by default in the order of
+    `structures`. Raises BadInput when a file cannot be read.
     """
     if not cases:
         return style.notice("No case could be read.")
@@ -27,7 +33,7 @@ def draw(
     columns = min(COLUMNS, len(cases))
     figure = style.figure(columns * SIDE * style.MM, (lines * (SIDE + 6) + 8) * style.MM)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    colours = style.overlays(list(structures))
+    colours = colours or style.overlays(list(structures))
     for ax in axes:
         ax.set_axis_off()
     for ax, case, title in zip(axes, cases, titles, strict=False):

@@ -20,13 +20,16 @@ SHOWN = 8  # cases in the picture, spread over the list
 PAIRS = 8  # of near duplicates in the picture
 
 
-def build_check_page(check: dict, cases: list[Case], block: dict, seconds: float) -> str:
+def build_check_page(
+    check: dict, cases: list[Case], block: dict, seconds: float, colours: dict[str, str] | None = None
+) -> str:
     """The page as self-contained HTML. check: contents of check.json; cases: of the index; block: the dataset's
-    configuration; seconds: that the check took. The same inputs give the same page.
+    configuration; seconds: that the check took; colours: of the structures, where other figures fix them. The same
+    inputs give the same page.
     """
     rows, by_name = check["cases"], {case.case: case for case in cases}
     structures = {name: v if isinstance(v, list) else [v] for name, v in block["structures"].items()}
-    look = structures, block["palette"], block["preprocess"]["colour"]
+    look = structures, block["palette"], block["preprocess"]["colour"], colours
     spread = [rows[at] for at in sorted({round(x) for x in np.linspace(0, len(rows) - 1, SHOWN)})] if rows else []
     pairs = check["near_duplicates"]["pairs"][:PAIRS]
     paired = [(name, f"{name} · {pair['similarity']:.3f}") for pair in pairs for name in pair["cases"]]
