@@ -1,7 +1,5 @@
 # segcross: which segmentation method should I believe?
 # Targets only; the rules are in rules/, the library in workflow/scripts/lib, what to run in config/.
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -9,11 +7,6 @@ min_version("9.27")
 
 configfile: "config/datasets.yaml"
 configfile: "config/config.yaml"
-
-
-for papers_claims in sorted(Path("config/claims").glob("*.yaml")):
-
-    configfile: str(papers_claims)
 
 
 include: "rules/common.smk"

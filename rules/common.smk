@@ -21,6 +21,7 @@ from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
 from lib.status import forget_failure
 
+segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
 segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
 # Snakemake's --config reads True as a boolean, but true as a string.
 for key in ("strict", "partial", "retry_failed", "keep_probabilities"):

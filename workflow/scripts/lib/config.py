@@ -8,6 +8,7 @@ from copy import deepcopy
 from itertools import product
 from pathlib import Path
 
+import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
@@ -130,6 +131,18 @@ def claims(config: dict) -> dict[str, dict]:
         name: claim | {key: side(claim[key]) for key in ("treatment", "control") if key in claim}
         for name, claim in ((name, config["claims"][name]) for name in config["experiment"].get("claims", []))
     }
+
+
+def add_claims(config: dict, folder: Path) -> None:
+    """Put the claims of the catalogue, one file per paper, under those that the configuration has of its own."""
+    catalogue: dict[str, dict] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))["claims"]
+        if twice := catalogue.keys() & found.keys():
+            raise BadInput(f"{file}: claims: {min(twice)} is in another file of {folder} too; rename one.")
+        catalogue |= found
+    own = config.get("claims", {})
+    config["claims"] = {name: catalogue.get(name, {}) | own.get(name, {}) for name in catalogue | own}
 
 
 def varied_parts(config: dict) -> set[str]:
