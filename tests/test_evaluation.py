@@ -14,11 +14,13 @@ from PIL import Image
 from torch import nn
 
 from lib.data.cases import Case, write_index
+from lib.data.probabilities import write_probabilities
 from lib.data.store import IGNORE
 from lib.errors import BadInput
 from lib.evaluation import COLUMNS, evaluate_cell, write_failed_scores
 from lib.files import write_json
 from lib.inference.forward import predict_probabilities
+from lib.metrics.names import LESION_METRICS, MASK_METRICS
 from lib.training.sampler import TrainingCase
 from lib.training.validation import mean_dice, region_dice
 
@@ -173,6 +175,57 @@ def test_failed_cells_get_the_worst_scores(tmp_path, two_pictures):
     distances = table[table["metric"].isin(["hd95", "assd"])]
     np.testing.assert_allclose(distances["value"], math.hypot(20, 30))
     assert set(distances["unit"]) == {"px"}
+
+
+def test_lesions_and_calibration_where_they_are_asked_for(tmp_path, two_pictures):
+    structures = {"nerve": 1, "vein": 2}
+    task = job(tmp_path, two_pictures, structures=structures, lesions={"structures": ["nerve"], "overlap": "any"})
+    reference = square(2, 8, 5, 15)[..., None]
+    write_probabilities(tmp_path / "predictions" / "a.probabilities.npz", structures, [0.75 * reference, 0.0 * reference])
+    table = scores(task)
+    plain = scores(job(tmp_path, two_pictures, structures=structures))
+    lesions = table[table["metric"].str.startswith("lesions_")]
+    assert set(lesions["structure"]) == {"nerve"}
+    assert [value(table, f"lesions_{kind}", case="a") for kind in ("reference", "tp", "fp", "fn")] == [1, 1, 0, 0]
+    assert [value(table, f"lesions_{kind}", case="b") for kind in ("reference", "tp", "fp", "fn")] == [1, 0, 0, 1]
+    # probabilities of one case only: no rows of the other, and never a zero
+    assert set(table.loc[table["metric"].isin(["brier", "ece"]), "case"]) == {"a"}
+    inside = 60 / (18 * 25)  # the box and 10 pixels more, within the image
+    assert value(table, "brier", case="a", structure="nerve") == pytest.approx(inside * 0.25**2)
+    assert value(table, "ece", case="a", structure="nerve") == pytest.approx(inside * 0.25)
+    assert value(table, "brier", case="a", structure="vein") == 0
+    kept = table[~table["metric"].isin(LESION_METRICS)]
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), plain)
+
+    failed = scores(task, write_failed_scores)
+    assert value(failed, "lesions_f1", case="a") == 0
+    assert value(failed, "lesions_fn", case="a") == 1
+    assert set(failed["metric"]) == {*MASK_METRICS, *LESION_METRICS}
+    assert set(failed["status"]) == {"failed"}
+
+
+def test_a_tolerance_for_each_structure(tmp_path, two_pictures):
+    structures = {"nerve": 1, "again": [1]}
+    task = job(tmp_path, two_pictures, structures=structures, tolerance={"mm": 9.0, "px": {"nerve": 1, "again": 2}})
+    table = scores(task)
+    assert value(table, "nsd", case="a", structure="nerve") < value(table, "nsd", case="a", structure="again") == 1
+    with pytest.raises(BadInput, match="no tolerance for the structure 'again'; give one to each, or one number"):
+        evaluate_cell(task | {"tolerance": {"px": {"nerve": 1}}})
+
+
+def test_images_are_not_read_for_their_geometry(tmp_path, two_pictures, monkeypatch):
+    affine, reference, prediction = volumes(tmp_path)
+    mask = picture(tmp_path / "n.png", square(2, 8, 5, 15, value=255))
+    cases = [
+        Case("a", "a", two_pictures[0].images, {"nerve": mask}),
+        Case("v", "v", {"image": volume(tmp_path / "i.nii.gz", reference, affine)}, {"nerve": str(tmp_path / "l.npz")}),
+    ]
+    np.savez(tmp_path / "l.npz", mask=reference)
+    volume(tmp_path / "predictions" / "v.nii.gz", prediction, affine)
+    monkeypatch.setattr("lib.data.cases.read_image", None)
+    table = scores(job(tmp_path, cases))
+    assert value(table, "hd95", case="v", unit="mm") == 2
+    assert value(table, "dice", case="a") == pytest.approx(0.8)
 
 
 def volumes(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import torch
 from tiny_store import restore_torch, tiny_case, tiny_job, tiny_store  # noqa: F401
 from torch import nn
 
+from lib.data.probabilities import SUFFIX, read_probabilities
 from lib.errors import BadInput
 from lib.inference import forward
 from lib.inference.forward import predict_probabilities
@@ -149,6 +150,27 @@ def test_predictions_lie_on_their_files(trained):
     assert set(np.unique(values)) == {0, 10, 20}
     _, label = tiny_case(4, (6, 40, 36))
     assert foreground_dice(np.transpose(values, (2, 0, 1)) // 10, label, 3) > 0.75
+
+
+def test_kept_probabilities_are_those_that_decided(trained):
+    folder, job = trained
+    predict_cell(predict_job(job) | {"probabilities": ["ball", "box"], "output": str(folder / "kept")})
+    predict_cell(predict_job(job) | {"output": str(folder / "bare")})
+    labels = sorted((folder / "bare").iterdir())
+    assert labels and all(path.suffix == ".gz" for path in labels)
+    for path in labels:
+        label = nib.load(folder / "kept" / path.name).get_fdata()
+        assert np.array_equal(label, nib.load(path).get_fdata())
+        with read_probabilities(folder / "kept" / path.name.replace(".nii.gz", SUFFIX)) as kept:
+            ball, box = kept["ball"].astype(float), kept["box"].astype(float)
+        assert ball.shape == label.shape
+        assert (ball + box).max() <= 1 + 1 / 2048
+        background = 1 - ball - box
+        best = np.stack([background, ball, box])
+        first, second = np.sort(best, axis=0)[[-1, -2]]
+        clear = first - second > 3 / 2048  # what rounding cannot turn
+        assert clear.mean() > 0.9
+        assert np.array_equal(10 * best.argmax(axis=0)[clear], label[clear])
 
 
 def test_prediction_is_deterministic_and_replaces_what_was_there(trained):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.errors import BadInput
-from lib.metrics import DIRECTION, DISTANCES
+from lib.metrics import BOUNDS, DIRECTION
 from lib.registry import did_you_mean
 from lib.statistics import pairs as described
 from lib.statistics.means import Means, estimate_means, holm
@@ -109,13 +109,12 @@ def _rank(
     table = part.methods.assign(**part.name, structure=part.structures[i], metric=metric)
     each = estimate_means(values, part.folds)
     half = each.half_widths(level)
-    bounds = (-np.inf, np.inf) if metric == "rvd" else (0, np.inf if metric in DISTANCES else 1)
     table = table.assign(
         n_patients=each.n_patients,
         n_seeds=each.n_seeds,
         mean=each.mean,
-        low=np.clip(each.mean - half, *bounds),
-        high=np.clip(each.mean + half, *bounds),
+        low=np.clip(each.mean - half, *BOUNDS[metric]),
+        high=np.clip(each.mean + half, *BOUNDS[metric]),
         seeds_enough=each.seeds_enough,
         **{name: count[j, i] for name, count in part.counts.items()},
         rank=pd.array([pd.NA] * len(table), dtype="Int64"),
