@@ -1,0 +1,184 @@
+"""`snakemake --profile slurm-gpu` on a Slurm cluster that the tests start here, and twenty ways for it to go wrong.
+
+Skipped where Slurm or its plug-in is missing (apt-get install slurmctld slurmd slurm-client munge; make slurm), unless
+REQUIRE_SLURM is set, as in continuous integration.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import re
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from kills import TINY, assert_nothing_trained_twice, assert_same_results, end_all, kill, run_among_kills, start
+from project import Project
+from slurm_cluster import Cluster, missing_programs
+
+COMMAND = ("--profile", "slurm-gpu")
+MEMORY = """
+import torch
+from torch import nn
+from lib.registry import register
+
+class Ballast(nn.Module):
+    def forward(self, logits, target, **batch):
+        if not hasattr(self, "ballast"):
+            self.ballast = torch.ones(self.megabytes * 2**18)
+        return nn.functional.cross_entropy(logits, target)
+
+@register("hungry")
+class Hungry(Ballast):
+    megabytes = 800
+
+@register("insatiable")
+class Insatiable(Ballast):
+    megabytes = 8000
+"""
+
+
+def missing() -> str:
+    plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm")
+    lacking = [*missing_programs(), *([] if plugin else ["snakemake-executor-plugin-slurm"])]
+    return f"a Slurm to start needs {', '.join(lacking)}" if lacking else ""
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()) and "REQUIRE_SLURM" not in os.environ, reason=missing()),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    assert not missing(), missing()
+    with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+def on_cluster(folder: Path, config: dict) -> Project:
+    """A project whose default experiment is `config`, set up for this cluster as a user would."""
+    project = Project(folder, config)
+    shutil.copytree(ROOT / "slurm-gpu", folder / "slurm-gpu")
+    default = folder / "config/config.yaml"
+    merged = yaml.safe_load(default.read_text())
+    for key, value in config.items():
+        merged[key] = merged[key] | value if isinstance(value, dict) and key != "experiment" else value
+    default.write_text(yaml.safe_dump(merged, sort_keys=False))
+    profile = folder / "slurm-gpu/config.yaml"
+    text = re.sub("^# (slurm-status-command: squeue)", r"\1", profile.read_text(), flags=re.MULTILINE)
+    text = re.sub("latency-wait: 60", "latency-wait: 10", text)
+    profile.write_text(text + "slurm-init-seconds-before-status-checks: 3\n")
+    return project
+
+
+def test_twenty_kills_change_nothing(cluster, tmp_path, capsys):
+    """The default experiment, as `snakemake --profile slurm-gpu` runs it, ends like an undisturbed run on this machine."""
+    undisturbed, project = Project(tmp_path / "undisturbed", TINY), on_cluster(tmp_path / "killed", TINY)
+    undisturbed.snakemake()
+    done, seen, started = Counter(), {}, time.monotonic()
+
+    def training_jobs() -> list[str]:
+        return [number for number, state, comment in cluster.jobs() if state == "R" and "rule_train" in comment]
+
+    def look() -> bool:
+        """What Slurm has been asked for, for each training."""
+        for number in training_jobs():
+            seen[number] = cluster.run("scontrol", "show", "job", "--oneliner", number).stdout
+        return bool(seen)
+
+    def step(*command: str) -> bool:
+        jobs = training_jobs()
+        if jobs:
+            cluster.run(*command, random.choice(jobs))
+        return bool(jobs)
+
+    def daemon(name: str) -> bool:
+        if jobs := training_jobs():
+            cluster.kill(name)
+            time.sleep(1)
+            cluster.start(name)
+        return bool(jobs)
+
+    def preempt() -> bool:
+        if jobs := training_jobs():
+            cluster.run("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+        return bool(jobs)
+
+    ways = {
+        "kill -9 of the training": lambda: kill(project.folder, "training"),
+        "kill -9 of the supervisor": lambda: kill(project.folder, "supervisor"),
+        "kill -9 of the controller": lambda: kill(project.folder, "controller"),
+        "kill -9 of a snakemake in a job": lambda: kill(project.folder, "snakemake in a job"),
+        "the signal of a time limit": lambda: step("scancel", "--signal=TERM"),
+        "scancel": lambda: step("scancel"),
+        "requeue": lambda: step("scontrol", "requeue"),
+        "preemption": preempt,
+        "kill -9 of slurmd": lambda: daemon("slurmd"),
+        "kill -9 of slurmctld": lambda: daemon("slurmctld"),
+    }
+
+    def counted(name: str) -> bool:
+        met = bool(ways[name]())
+        done[name] += met
+        return met
+
+    kills = [look, *(lambda name=name: counted(name) for name in [*ways] * 2)]
+    try:
+        run_among_kills(project, iter(kills), *COMMAND, pause=(1, 4), environment=cluster.environment, limit=1500)
+        assert_same_results(project, undisturbed)
+        began = assert_nothing_trained_twice(project)
+    finally:
+        end_all(project.folder)
+    assert done.total() == 20, f"the experiment ended after {dict(done)}"
+    assert any(began.values())
+
+    for asked in seen.values():
+        for words in ("gres:gpu:1", "MinMemoryNode=6000M", "TimeLimit=12:00:00", "Partition=gpu", "Requeue=1"):
+            assert words in asked, asked
+        assert re.search(r"Comment=rule_train_wildcards_brain_cohort_clean_smoke_unet_narrow_d?b?ce_0_[01]", asked), (
+            asked
+        )
+    for row in project.table("ledger.csv").itertuples():
+        number = re.findall(r"  Slurm job (\d+) on ", (project.folder / row.log).read_text())[-1]
+        assert list((project.folder / "results/logs/slurm").rglob(f"{number}.log")), f"the log of Slurm job {number}"
+    with capsys.disabled():
+        print(f"\n20 kills on Slurm, {time.monotonic() - started:.0f} s; trainings {dict(began)}; identical")
+
+
+def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(cluster, tmp_path):
+    losses = {name: {"name": name} for name in ("hungry", "insatiable", "explosive")}
+    methods = [f"unet_narrow+{loss}" for loss in ("ce", *losses)]
+    experiment = TINY["experiment"] | {"methods": methods, "seeds": [0], "claims": []}
+    smoke = TINY["protocols"]["smoke"] | {"iterations": 400, "validate_every": 400}
+    project = on_cluster(
+        tmp_path / "project", TINY | {"losses": losses, "experiment": experiment, "protocols": {"smoke": smoke}}
+    )
+    (project.lib / "losses/memory.py").write_text(MEMORY)
+    memory = ("--set-resources", "train:mem_mb=1100*attempt")
+    try:
+        assert start(project, *COMMAND, *memory, environment=cluster.environment).wait(900) == 0, (
+            project.folder / "run.log"
+        ).read_text()[-5000:]
+    finally:
+        end_all(project.folder)
+    ledger = project.table("ledger.csv").set_index("loss")
+    assert ledger["state"].to_dict() == {"ce": "ok", "hungry": "ok", "insatiable": "failed", "explosive": "failed"}
+    assert ledger["reason"].to_dict() == {
+        "ce": "",
+        "hungry": "",
+        "insatiable": "out-of-memory",
+        "explosive": "diverged",
+    }
+    notes = project.folder / "results/attempts/brain_cohort/clean/smoke/unet_narrow/hungry/fold0/seed0"
+    assert "out-of-memory" in (notes / "train-1.json").read_text() and len(list(notes.glob("train-[0-9].json"))) == 2
+    assert "more than the 3300 MB (mem_mb)" in ledger.loc["insatiable", "message"]
+    assert set(project.table("ranking.csv")["loss"]) >= {"ce", "hungry", "explosive"}
+    assert (project.folder / "results/tiny/report/index.html").exists()
