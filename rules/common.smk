@@ -27,6 +27,8 @@ segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
 for key in ("strict", "partial", "retry_failed", "keep_probabilities"):
     if str(config.get(key)).lower() in ("true", "false"):
         config[key] = str(config[key]).lower() == "true"
+if isinstance(config.get("exclude"), str):
+    config["exclude"] = [config["exclude"]]
 try:
     validate(config, "../config/schemas/config.schema.yaml")
 except WorkflowError as error:

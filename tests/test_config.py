@@ -54,6 +54,19 @@ def test_cross_exclude_and_methods(config):
     assert methods(config) == [("unet", "ce"), ("unet", "wce"), ("segnet", "ce")]
 
 
+def test_the_command_line_leaves_out_a_method_and_the_claims_about_it(config):
+    experiment = config["experiment"]
+    experiment |= {"methods": ["unet_narrow+ce", "unet_narrow+dbce"], "claims": ["dbce_beats_ce"]}
+    config["exclude"] = ["unet_narrow+dbce"]
+    assert methods(config) == [("unet_narrow", "ce")] and claims(config) == {}
+    check_meaning(config)
+    config["exclude"] = ["unet_narow+dbce"]
+    with pytest.raises(
+        BadInput, match=r"exclude: 'unet_narow\+dbce' is not in the catalogue. Did you mean 'unet_narrow\+dbce'"
+    ):
+        check_meaning(config)
+
+
 def test_columns_name_the_cell():
     columns = Cell("d", "clean", "p", "unet", "ce", 1, 2).columns()
     assert columns == {

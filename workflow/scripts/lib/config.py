@@ -46,10 +46,15 @@ RESERVED = (
 
 
 def methods(config: dict) -> list[tuple[str, str]]:
-    """(architecture, loss) pairs of the experiment: its `methods`, or the cross without what it excludes.
+    """(architecture, loss) pairs of the experiment, without those that the command line excludes.
 
     Of a method that nothing here trains, the pair is its name and its kind, such as ("nnunet_v2", "external").
     """
+    return [pair for pair in declared_methods(config) if method_of(*pair) not in config["exclude"]]
+
+
+def declared_methods(config: dict) -> list[tuple[str, str]]:
+    """Pairs as the experiment says: its `methods`, or the cross without what it excludes."""
     experiment = config["experiment"]
     if "methods" in experiment:
         return [_pair(text, config) for text in experiment["methods"]]
@@ -121,15 +126,24 @@ def learns_from_fold(preprocess: dict) -> bool:
 
 
 def claims(config: dict) -> dict[str, dict]:
-    """The experiment's claims, their architectures replaced by the stand-ins that the experiment declares."""
+    """The experiment's claims, their architectures replaced by the stand-ins that the experiment declares.
+
+    A claim about a method that the command line excludes is left out too.
+    """
     stand_ins = config["experiment"].get("stand_ins", {})
 
     def side(method: dict) -> dict:
         return {key: stand_ins.get(name, name) if key == "architecture" else name for key, name in method.items()}
 
-    return {
-        name: claim | {key: side(claim[key]) for key in ("treatment", "control") if key in claim}
+    sides = ("treatment", "control")
+    found = {
+        name: claim | {key: side(claim[key]) for key in sides if key in claim}
         for name, claim in ((name, config["claims"][name]) for name in config["experiment"].get("claims", []))
+    }
+    return {
+        name: claim
+        for name, claim in found.items()
+        if not any(method_name(claim[key]) in config["exclude"] for key in sides if key in claim)
     }
 
 
@@ -235,6 +249,8 @@ def check_meaning(config: dict) -> None:
             if loss not in UNTRAINED:
                 _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
                 _known(loss, config["losses"], f"{where}: {key}: '{text}'")
+    for text in config["exclude"]:
+        _known(text, {method_of(*pair) for pair in declared_methods(config)}, "exclude")
     if not methods(config):
         raise BadInput(f"config, {where}: exclude: leaves no method; shorten it.")
     for architecture, loss in methods(config):
