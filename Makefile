@@ -9,7 +9,7 @@ SNAKEMAKE = $(BIN)/python -m snakemake $(if $(filter-out 0,$(GPUS)),--resources 
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs slurm lock clean
+.PHONY: help demo test stress check format docs slurm lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -26,6 +26,9 @@ demo: .venv/installed ## the default experiment, a few minutes; ends with the pa
 
 test: .venv/installed ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+stress: slurm ## what takes long: 200 kills at random moments, time limits on a real Slurm, full disks; prints its figures
+	REQUIRE_SLURM=1 $(BIN)/python -m pytest -n0 -m stress
 
 check: .venv/installed ## lint and format of Python and Snakemake files
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from kills import (
 )
 from project import Project
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.slow, pytest.mark.stress]
 KILLS = 200
 
 
