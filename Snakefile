@@ -5,6 +5,9 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+report: "report/workflow.rst"
+
+
 configfile: "config/datasets.yaml"
 configfile: "config/config.yaml"
 

@@ -16,6 +16,7 @@ from lib import external
 from lib.cells import UNTRAINED, Cell
 from lib.controller import controller_is_gone, note_controller
 from lib.errors import BadInput
+from lib.figures.captions import caption_of
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash

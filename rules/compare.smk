@@ -27,7 +27,12 @@ rule ledger:
         records=RECORDS,
         scores=[f"{cell.folder}/scores.csv" for cell in REPORTED],
     output:
-        ledger="results/{experiment}/ledger.csv",
+        ledger=report(
+            "results/{experiment}/ledger.csv",
+            caption="../report/ledger.rst",
+            category="Tables",
+            labels={"table": "ledger"},
+        ),
         scores="results/{experiment}/scores.csv",
         curves="results/{experiment}/curves.csv",
     log:
@@ -52,8 +57,18 @@ rule rank:
     input:
         scores="results/{experiment}/scores.csv",
     output:
-        ranking="results/{experiment}/ranking.csv",
-        comparisons="results/{experiment}/comparisons.csv",
+        ranking=report(
+            "results/{experiment}/ranking.csv",
+            caption="../report/ranking.rst",
+            category="Tables",
+            labels={"table": "ranking"},
+        ),
+        comparisons=report(
+            "results/{experiment}/comparisons.csv",
+            caption="../report/comparisons.rst",
+            category="Tables",
+            labels={"table": "comparisons"},
+        ),
         components="results/{experiment}/components.csv",
     log:
         "results/logs/rank/{experiment}.log",
@@ -129,7 +144,12 @@ rule judge_claims:
         scores="results/{experiment}/scores.csv",
         ledger="results/{experiment}/ledger.csv",
     output:
-        claims="results/{experiment}/claims.csv",
+        claims=report(
+            "results/{experiment}/claims.csv",
+            caption="../report/claims.rst",
+            category="Tables",
+            labels={"table": "claims"},
+        ),
     log:
         "results/logs/judge_claims/{experiment}.log",
     benchmark:

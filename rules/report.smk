@@ -46,7 +46,12 @@ rule plot_heatmap:
         ledger="results/{experiment}/ledger.csv",
     output:
         pdf="results/{experiment}/figures/{figure}.pdf",
-        png="results/{experiment}/figures/{figure}.png",
+        png=report(
+            "results/{experiment}/figures/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "results/logs/plot/{experiment}/{figure}.log",
     benchmark:
@@ -61,6 +66,7 @@ rule plot_heatmap:
         mem_mb=1500,
         runtime=10,
     params:
+        caption=lambda wildcards: caption_of(wildcards.figure)[1],
         code=lambda wildcards: code(f"plot_{wildcards.figure}"),
     script:
         "../workflow/scripts/plot_{wildcards.figure}.py"
@@ -168,7 +174,12 @@ rule plot_montage:
         ],
     output:
         pdf="results/{experiment}/figures/montage_{dataset}_{condition}.pdf",
-        png="results/{experiment}/figures/montage_{dataset}_{condition}.png",
+        png=report(
+            "results/{experiment}/figures/montage_{dataset}_{condition}.png",
+            caption="../report/figure.rst",
+            category="Cases",
+            labels={"figure": "montage", "dataset": "{dataset}", "condition": "{condition}"},
+        ),
     log:
         "results/logs/plot_montage/{experiment}/{dataset}_{condition}.log",
     benchmark:
@@ -188,6 +199,7 @@ rule plot_montage:
         palette=lambda wildcards: config["datasets"][wildcards.dataset]["palette"],
         methods=METHODS,
         coloured=STRUCTURES,
+        caption=caption_of("montage")[1],
         code=code("plot_montage"),
     script:
         "../workflow/scripts/plot_montage.py"
@@ -199,7 +211,12 @@ rule plot_gallery:
         index="results/data/{dataset}/cases.csv",
         predictions=rules.plot_montage.input.predictions,
     output:
-        pdf="results/{experiment}/figures/gallery_{dataset}_{condition}.pdf",
+        pdf=report(
+            "results/{experiment}/figures/gallery_{dataset}_{condition}.pdf",
+            caption="../report/gallery.rst",
+            category="Cases",
+            labels={"figure": "gallery", "dataset": "{dataset}", "condition": "{condition}"},
+        ),
         pictures="results/{experiment}/figures/gallery_{dataset}_{condition}.json",
     log:
         "results/logs/plot_gallery/{experiment}/{dataset}_{condition}.log",
@@ -220,6 +237,7 @@ rule plot_gallery:
         palette=lambda wildcards: config["datasets"][wildcards.dataset]["palette"],
         methods=METHODS,
         coloured=STRUCTURES,
+        caption=caption_of("gallery")[1],
         code=code("plot_gallery"),
     script:
         "../workflow/scripts/plot_gallery.py"
@@ -267,7 +285,12 @@ rule write_report:
         galleries=GALLERIES,
         references="config/references.bib",
     output:
-        report="results/{experiment}/report/index.html",
+        report=report(
+            "results/{experiment}/report/index.html",
+            caption="../report/index.rst",
+            category="Report",
+            labels={"page": "index.html"},
+        ),
     log:
         "results/logs/write_report/{experiment}.log",
     benchmark:

@@ -7,7 +7,6 @@ separated*; the claims' own sentences come from lib.statistics.
 from __future__ import annotations
 
 import base64
-import importlib
 import io
 import os
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from lib.figures import gallery as gallery_figure
 from lib.figures import style
+from lib.figures.captions import caption_of
 from lib.report import cases as case_data
 from lib.report import cite, methods, summary, tables
 from lib.report.datasets import dataset_facts
@@ -27,6 +26,7 @@ LOG_LINES = 20
 FIGURE_BYTES, VALUE_BYTES, PICTURE_BYTES = 5_000_000, 5_000_000, 4_000_000
 FIGURE_COLOURS = 128
 OPTIONAL = ("schemes", "agreement", "components", "consensus")
+MEAN = "mean"  # all structures together
 
 
 def build_report(
@@ -69,8 +69,7 @@ def build_report(
             case_data=case_data.as_json(values),
             case_note=case_note,
             galleries=[_gallery(g, values["places"], folder) for g in galleries if g["pictures"]],
-            gallery_title=gallery_figure.TITLE,
-            gallery_caption=gallery_figure.CAPTION,
+            gallery=dict(zip(("title", "caption"), caption_of("gallery"), strict=True)),
             compared=summary.compared(ledger, checks),
             states=summary.states(ledger),
             caveats=summary.caveats(ledger, [p["answer"] for p in places], claims, certificates, config),
@@ -192,7 +191,13 @@ def _gallery(gallery: dict, places: list[dict], folder: Path) -> dict:
             entries.setdefault(picture["structure"], []).append(picture | {"number": number})
     pdf = folder.parent / "figures" / f"gallery_{gallery['dataset']}_{gallery['condition']}.pdf"
     link = Path(os.path.relpath(pdf, folder)).as_posix() if pdf.exists() else None
-    return {"place": place, "title": places[place]["title"], "entries": entries, "pdf": link}
+    in_order = [name for name in (MEAN, *places[place]["structures"]) if name in entries]
+    return {
+        "place": place,
+        "title": places[place]["title"],
+        "entries": {name: entries[name] for name in in_order},
+        "pdf": link,
+    }
 
 
 def _figures(paths: list[Path], folder: Path) -> tuple[list[dict], int]:
@@ -203,25 +208,17 @@ def _figures(paths: list[Path], folder: Path) -> tuple[list[dict], int]:
         room -= len(data)
         beside += room < 0
         pdf = path.with_suffix(".pdf")
+        title, caption = caption_of(path.stem)
         drawn.append(
-            _titled(path.stem)
-            | {
+            {
                 "id": path.stem,
+                "title": title,
+                "caption": caption,
                 "source": f"data:image/png;base64,{data}" if room >= 0 else _relative(path, folder),
                 "pdf": _relative(pdf, folder) if pdf.exists() else None,
             }
         )
     return drawn, beside
-
-
-def _titled(stem: str) -> dict[str, str]:
-    """Title and caption of a figure from its module in lib.figures, whose name begins the name of the file."""
-    modules = [file.stem for file in Path(style.__file__).parent.glob("*.py")]
-    kind = max((name for name in modules if f"{stem}_".startswith(f"{name}_")), key=len, default="")
-    if not kind:
-        return {"title": stem.replace("_", " "), "caption": ""}
-    module, rest = importlib.import_module(f"lib.figures.{kind}"), stem.removeprefix(kind).lstrip("_")
-    return {"title": f"{module.TITLE}: {rest}" if rest else module.TITLE, "caption": module.CAPTION}
 
 
 def _shrunk(path: Path) -> bytes:
