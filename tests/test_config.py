@@ -9,16 +9,15 @@ from conftest import ROOT
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config, validate
 
-from lib.config import Cell, cells, check_meaning, claims, explain, folder_state, methods
+from lib.config import Cell, add_claims, cells, check_meaning, claims, explain, folder_state, methods
 from lib.errors import BadInput
 
 
 def catalogue() -> dict:
     """The configuration files as the Snakefile merges them."""
     merged, datasets = (yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("config", "datasets"))
-    files = sorted((ROOT / "config/claims").glob("*.yaml"))
-    claims = {k: claim for file in files for k, claim in yaml.safe_load(file.read_text())["claims"].items()}
-    return merged | {"claims": claims} | {"datasets": datasets["datasets"] | merged["datasets"]}
+    add_claims(merged, ROOT / "config/claims")
+    return merged | {"datasets": datasets["datasets"] | merged["datasets"]}
 
 
 @pytest.fixture
@@ -45,6 +44,18 @@ def test_every_shipped_experiment_is_valid(overlay):
     update_config(merged, given)
     validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
     check_meaning(merged)
+
+
+def test_a_claim_of_an_overlay_changes_what_it_names(config, tmp_path):
+    own = {"claims": {"dbce_beats_ce": {"margin": 0.01}, "mine": {"says": "x"}}}
+    add_claims(own, ROOT / "config/claims")
+    changed = own["claims"]["dbce_beats_ce"]
+    assert (changed["margin"], changed["treatment"]) == (0.01, config["claims"]["dbce_beats_ce"]["treatment"])
+    assert own["claims"]["mine"] == {"says": "x"}
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text("claims: {same: {says: x}}")
+    with pytest.raises(BadInput, match=r"b.yaml: claims: same is in another file .*; rename one"):
+        add_claims({}, tmp_path)
 
 
 def test_cross_exclude_and_methods(config):

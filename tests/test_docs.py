@@ -17,7 +17,7 @@ from conftest import ROOT
 from PIL import Image
 from snakemake.utils import update_config, validate
 
-from lib.config import check_meaning, replace_blocks
+from lib.config import add_claims, check_meaning, replace_blocks
 from lib.data.certificate import certify
 from lib.data.check import check_cases, require_sound
 from lib.data.download import remote_files
@@ -31,11 +31,7 @@ for name in ("datasets", "config"):
     CONFIG |= {"datasets": {}} | CONFIG  # both files have some
     loaded = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text(encoding="utf-8"))
     CONFIG |= loaded | {"datasets": CONFIG["datasets"] | loaded.get("datasets", {})}
-CONFIG["claims"] = {
-    name: claim
-    for file in sorted((ROOT / "config/claims").glob("*.yaml"))
-    for name, claim in yaml.safe_load(file.read_text(encoding="utf-8"))["claims"].items()
-}
+add_claims(CONFIG, ROOT / "config/claims")
 OF_DATASET = SCHEMA["properties"]["datasets"]["additionalProperties"]["properties"]
 SHAPE = (12, 14, 3)
 
