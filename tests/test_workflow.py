@@ -10,6 +10,8 @@ import pytest
 from project import ROOT, Project
 
 from lib.data.cases import read_index
+from lib.figures.style import read_table
+from lib.statistics.wording import overclaims, sentences_of_html, sentences_of_text
 from lib.status import forget_failure
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,17 @@ def test_the_chain_ends_in_tables_figures_and_a_report(finished):
     assert {"heatmap.pdf", "heatmap.png", "claims.png", "curves.png", "distributions.png"} <= figures
     page = (finished.folder / "results/tiny/report/index.html").read_text()
     assert "unet_narrow+dbce" in page or "unet_narrow × dbce" in page
+
+
+def test_nothing_that_was_written_compares_methods_that_are_not_separated(finished):
+    results = finished.folder / "results/tiny"
+    written = [part for page in results.rglob("*.html") for part in sentences_of_html(page.read_text())]
+    texts = [path for kind in ("md", "tex", "rst", "txt") for path in results.rglob(f"*.{kind}")]
+    written += [part for path in texts for part in sentences_of_text(path.read_text())]
+    claims, comparisons = (read_table(results / f"{name}.csv") for name in ("claims", "comparisons"))
+    written += [part for text in claims["sentence"] for part in sentences_of_text(text)]
+    assert len(written) > 100
+    assert overclaims(written, claims, comparisons) == []
 
 
 def test_a_finished_experiment_has_nothing_to_do(finished):
