@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 from lib.data.cases import APART, Case, read_index
-from lib.data.formats import Geometry, label_suffix, read_image, read_label, write_label
+from lib.data.formats import Geometry, label_suffix, read_geometry, read_label, write_label
 from lib.data.patterns import Listing, Pattern, is_image, some, split_name
 from lib.data.split import cases_of
 from lib.errors import BadInput
@@ -77,7 +77,7 @@ def find_files(settings: dict, tested: list[Case], known: list[Case]) -> tuple[d
         names = listing.match(pattern)
         of = {c.case: listing.match(pattern.fill({"case": c.case, "patient": c.patient})) for c in known}
     else:
-        names = [name for name in listing.names() if is_image(name)]
+        names = [name for name in listing.names() if is_image(name) and not name.endswith("/")]
         of = {c.case: [name for name in names if split_name(name)[0] == c.case] for c in known}
 
     files, problems = {}, []
@@ -113,7 +113,7 @@ def on_grid_of(label: np.ndarray, geometry: Geometry, file: str, like: str) -> t
     Nothing is interpolated: raises BadInput for another shape or, beyond `APART` of a voxel, another place. A file
     without millimetres (PNG, NPZ without spacing) is taken voxel by voxel.
     """
-    _, wanted = read_image(like)
+    wanted = read_geometry(like)
     turned = False
     if geometry.unit == wanted.unit == "mm":
         turn = ornt_transform(io_orientation(geometry.affine), io_orientation(wanted.affine))
