@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -190,6 +191,8 @@ def test_a_label_map_of_another_shape_is_shown_without_contours(cases, depth, bl
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:2] == ["a_1\n(the label map has another shape)", "a_2"]
     assert [len(ax.collections) for ax in figure.axes[:2]] == [0, 1]
+    orange = case_figure.draw(cases[:2], ["a_1", "a_2"], {"rv": [1]}, colours={"lv": "#0000ff", "rv": "#ff8800"})
+    assert to_hex(orange.axes[1].collections[0].get_edgecolor()[0]) == "#ff8800", "its colour in other figures"
 
 
 def test_nothing_readable_at_all(cases, tmp_path):

@@ -68,7 +68,8 @@ def _ranking(place: tuple[str, str, str], ranking: pd.DataFrame, units: dict) ->
 
 def comparison_tables(comparisons: pd.DataFrame) -> list[Table]:
     """One table of all pairs per dataset × condition × protocol, the better ranked method first."""
-    return [_comparisons(place, style.at(comparisons, place)) for place in style.situations(comparisons)]
+    places = style.situations(comparisons)
+    return [_comparisons(place, style.at(comparisons, place).reset_index(drop=True)) for place in places]
 
 
 def _comparisons(place: tuple[str, str, str], pairs: pd.DataFrame) -> Table:
