@@ -58,7 +58,7 @@ def build_report(
     values, case_note = _case_data(places, galleries, scores, config)
     drawn, beside = _figures(figures, folder)
     text = methods.methods_text(config, ledger, checks, certificates, provenance.get("version") or "unknown")
-    used = cite.used("\n".join(text), references)
+    used, unknown = cite.used("\n".join(text), references)
     return (
         environment()
         .get_template("report.html")
@@ -108,6 +108,7 @@ def build_report(
             empty_policy=config.get("empty_masks", "penalise"),
             methods=[methods.as_html(paragraph, references) for paragraph in text],
             methods_latex="\n\n".join(map(methods.as_latex, text)),
+            unknown_references=unknown,
             references=[{"key": r.key, "line": r.line, "entry": r.entry} for r in used],
             config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
             provenance=provenance,

@@ -15,7 +15,6 @@ from lib.losses.recipes import LOSSES, terms
 from lib.registry import Registry, nested
 
 MODELS = Registry("lib.models")
-TOOLS = ("holm1979", "nikolov2021", "paszke2019", "molder2021")  # what the methods text names in any case
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,11 @@ def cited_by_loss(recipe: dict) -> list[str]:
     return _unique(key for _, loss in terms(recipe) for part in nested(loss) for key in citations(LOSSES, part["name"]))
 
 
-def used(text: str, references: dict[str, Reference]) -> list[Reference]:
-    """The entries that a text with marks [@key] cites, in the order of the file."""
-    keys = set(re.findall(r"@([\w-]+)", " ".join(re.findall(r"\[(@[^\]]+)\]", text))))
-    return [reference for key, reference in references.items() if key in keys]
+def used(text: str, references: dict[str, Reference]) -> tuple[list[Reference], list[str]]:
+    """The entries that a text with marks [@key] cites, in the order of the file, and the keys that have none."""
+    keys = _unique(re.findall(r"@([\w-]+)", " ".join(re.findall(r"\[(@[^\]]+)\]", text))))
+    known = [reference for key, reference in references.items() if key in keys]
+    return known, [key for key in keys if key not in references]
 
 
 def _unique(keys) -> list[str]:

@@ -45,11 +45,14 @@ def methods_text(
 
 
 def as_html(text: str, references: dict[str, Reference]) -> Markup:
-    """A paragraph with its citations as author and year, linked to the list of references."""
+    """A paragraph with its citations as author and year, linked to their entries; a key without one stays."""
+
+    def one(key: str) -> str:
+        known = references.get(key)
+        return f'<a href="#ref-{key}">{escape(known.short)}</a>' if known else key
 
     def cite(match: re.Match) -> str:
-        keys = match[1].replace("@", "").split("; ")
-        return "(" + "; ".join(f'<a href="#ref-{escape(k)}">{escape(references[k].short)}</a>' for k in keys) + ")"
+        return "(" + "; ".join(one(key) for key in match[1].replace("@", "").split("; ")) + ")"
 
     return Markup(re.sub(r"\[(@[^\]]+)\]", cite, str(escape(text))))
 
@@ -57,15 +60,8 @@ def as_html(text: str, references: dict[str, Reference]) -> Markup:
 def as_latex(text: str) -> str:
     r"""A paragraph with \citep, and with what LaTeX reads otherwise escaped."""
     text = re.sub(r"([%&#_$])", r"\\\1", text)
-    for letter, code in {
-        "×": r"$\times$",
-        "±": r"$\pm$",
-        "–": "--",
-        "−": "$-$",
-        " ": "~",
-        "“": "``",
-        "”": "''",
-    }.items():
+    text = re.sub(r"(?<=\d) (?=\\%|mm)", "~", text)
+    for letter, code in {"×": r"$\times$", "±": r"$\pm$", "–": "--", "−": "$-$", "“": "``", "”": "''"}.items():
         text = text.replace(letter, code)
     return re.sub(
         r" ?\[(@[^\]]+)\]",
