@@ -316,6 +316,8 @@ def test_the_state_follows_files_and_splits(hearts):
     states = [folder_state(settings)]
     save(hearts.theirs / "a1.nii.gz", labels(5))
     states.append(folder_state(settings))
+    (hearts.theirs / ".DS_Store").touch()
+    assert folder_state(settings) == states[-1]
     write_json(hearts.folder / "splits_final.json", [])
     states.append(folder_state(filled(settings_for("theirs", {"path": str(hearts.theirs)}, "h"), CELL.columns())))
     assert len(set(states)) == 3

@@ -67,9 +67,9 @@ def filled(settings: dict, cell: dict) -> dict:
 
 
 def folder_state(settings: dict) -> str:
-    """A hash of names, sizes and times of all files in a filled-in folder and of its splits; "" where there is none."""
+    """A hash of names, sizes and times of the files in a filled-in folder and of its splits; "" where there is none."""
     folder = Path(settings["path"])
-    files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+    files = sorted(p for p in folder.rglob("[!.]*") if p.is_file()) if folder.is_dir() else []
     files += [Path(settings["splits"])] if settings["splits"] and Path(settings["splits"]).is_file() else []
     return value_hash([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]) if files else ""
 
