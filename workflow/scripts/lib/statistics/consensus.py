@@ -39,9 +39,10 @@ def _consensus(parts: list[Situation], metric: str, resamples: int, level: float
 
     each, ranked = [], []
     for part in parts:
-        values = signed_scores(part, metric)
-        each.append((estimate_means(values, part.folds), part.methods["method"].to_numpy()))
-        ranked.append(each[-1][1][complete_methods(each[-1][0], values)])
+        values, methods = signed_scores(part, metric), part.methods["method"].to_numpy()
+        means = estimate_means(values, part.folds)
+        each.append((means, methods))
+        ranked.append(methods[complete_methods(means, values)])
     counts = pd.Series(np.concatenate(ranked)).value_counts()
     names = sorted({name for _, methods in each for name in methods})
     table = pd.DataFrame({"method": names, "n_datasets": counts.reindex(names, fill_value=0).to_numpy()})
