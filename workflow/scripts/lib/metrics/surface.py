@@ -186,15 +186,23 @@ def _looks(own: np.ndarray, other: np.ndarray, jumps: np.ndarray, present: np.nd
 def _far(at: np.ndarray, other: np.ndarray, code: int, spacing: np.ndarray, method: str) -> np.ndarray:
     """Distances from the positions `at` to the nearest voxel of `code`."""
     targets = np.flatnonzero(other == code)
-    points = np.stack(np.unravel_index(at, other.shape), axis=-1) * spacing
+    points = _points(at, other.shape, spacing)
     tree = _BUILD * len(targets) + _QUERY * len(at)
     if method != "transform" and (method != "auto" or tree < _TRANSFORM * other.size):
         from scipy.spatial import cKDTree  # imported where needed: most cases do without
 
-        coordinates = np.stack(np.unravel_index(targets, other.shape), axis=-1) * spacing
+        coordinates = _points(targets, other.shape, spacing)
         return cKDTree(coordinates, leafsize=24, balanced_tree=False, compact_nodes=False).query(points)[0]
     from scipy.ndimage import distance_transform_edt
 
     nearest = distance_transform_edt(other != code, sampling=spacing, return_distances=False, return_indices=True)
     nearest = nearest.reshape(other.ndim, -1)[:, at].T
     return np.linalg.norm(points - nearest * spacing, axis=1)
+
+
+def _points(at: np.ndarray, shape: tuple[int, ...], spacing: np.ndarray) -> np.ndarray:
+    """Coordinates (n, dims) in mm of positions, one axis at a time to save memory."""
+    points = np.empty((len(at), len(shape)))
+    for axis in reversed(range(len(shape))):
+        at, points[:, axis] = np.divmod(at, shape[axis])
+    return np.multiply(points, spacing, out=points)
