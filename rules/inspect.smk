@@ -24,7 +24,9 @@ rule diff:
 
 rule forecast:
     input:
-        [f for f in DATA if f.rsplit("/", 1)[-1] in ("splits.json", "certificate.json") or "/store" in f],
+        splits=expand("results/data/{dataset}/splits.json", dataset=config["experiment"]["datasets"]),
+        certificates=expand("results/data/{dataset}/certificate.json", dataset=config["experiment"]["datasets"]),
+        stores=list(dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS)),
     log:
         f"results/logs/forecast/{EXPERIMENT}.log",
     retries: 0

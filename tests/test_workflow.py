@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 
@@ -102,6 +103,43 @@ def test_predictions_lie_in_the_geometry_of_their_images(finished):
         prediction, image = nib.load(file), nib.load(finished.folder / case.images["image"])
         assert prediction.shape == image.shape
         assert abs(prediction.affine - image.affine).max() < 1e-4
+
+
+def test_verify_finds_a_prediction_and_a_table_that_were_changed(finished):
+    assert "no difference" in finished.snakemake("verify").stdout
+    results = finished.folder / "results"
+    prediction = next((results / "cells").glob("*/clean/smoke/unet_narrow/ce/fold0/seed0/predictions/*.nii.gz"))
+    other = next((results / "cells").glob(f"*/clean/smoke/unet_narrow/dbce/fold0/seed0/predictions/{prediction.name}"))
+    ranking = results / "tiny/ranking.csv"
+    kept = {path: (path.read_bytes(), path.stat()) for path in (prediction, ranking)}
+    try:
+        shutil.copy(other, prediction)
+        ranking.write_text(ranking.read_text().replace("unet_narrow+ce,", "unet_narrow+other,", 1))
+        run = finished.snakemake("verify", check=False)
+        found = finished.table("verify.csv")
+    finally:
+        for path, (content, was) in kept.items():
+            path.write_bytes(content)
+            os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert run.returncode != 0 and "differences; all of them: results/tiny/verify.csv" in run.stdout
+    case = prediction.name.removesuffix(".nii.gz")
+    cells = found[found["table"].str.contains("cells")]
+    assert len(cells) and cells["row"].str.contains(case).all() and cells["table"].str.contains("/ce/fold0").all()
+    assert found.loc[found["table"] == "results/tiny/ranking.csv", "stored"].tolist() == ["unet_narrow+other"]
+    assert finished.planned() == {}
+
+
+def test_progress_diff_and_export(finished):
+    assert "tiny: 6 cells: 6 done, 0 failed, 0 running, 0 waiting" in finished.snakemake("progress").stdout
+    same = finished.snakemake("diff", "--config", "old=results/tiny", "new=results/tiny").stdout
+    assert "No difference: 6 cells" in same
+    finished.snakemake("export")
+    assert {p.name for p in (finished.folder / "results/tiny/exports").iterdir()} >= {"challenger.csv", "crate.zip"}
+
+
+def test_a_forecast_probes_the_methods_that_have_not_run(finished):
+    text = finished.snakemake("forecast").stdout
+    assert "probing unet_narrow+ce" in text and "6 cells, 0 to run" in text
 
 
 def test_a_comment_or_docstring_reruns_nothing(project):
