@@ -302,7 +302,9 @@ def test_equivalence_is_two_one_sided_tests():
 def test_equivalence(difference, noise, verdict, says):
     row = judged(scores(difference, noise=noise), kind="equivalent", margin=0.02)
     assert row["verdict"] == verdict
-    assert says in row["sentence"] and "90 % interval" in row["sentence"]
+    assert (
+        says in row["sentence"] and "90 % interval" in row["sentence"] and ", p against the margin " in row["sentence"]
+    )
     assert not says_better(row["sentence"]) and not row["separated"]
     assert judged(scores(difference, noise=noise, seeds=2), kind="equivalent", margin=0.02)["verdict"] == "one training"
 

@@ -61,7 +61,8 @@ def sentence(row: dict) -> str:
             f"{f'{treatment} ' if across else ''}{values} ({interval} over patients only; {n}). With fewer than "
             f"{MIN_SEEDS} seeds this says nothing about the methods.{levels}{row['note']}"
         )
-    p = "" if np.isnan(row["p_holm"]) else f", p {_p(row['p_holm'])} after Holm"
+    against = "" if row["kind"] in ("superior", "interaction") else "against the margin "
+    p = "" if np.isnan(row["p_holm"]) else f", p {against}{_p(row['p_holm'])} after Holm"
     text = f"{place} {_finding(row, score)}: {treatment} {values} ({interval}{p}; {n})."
     if np.isfinite(published := row["published_difference"]):
         reach = "the interval ends short of it" if falls_short(row) else "the interval reaches it"
