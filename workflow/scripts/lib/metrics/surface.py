@@ -185,7 +185,8 @@ def _looks(own: np.ndarray, other: np.ndarray, jumps: np.ndarray, present: np.nd
 
 def _far(at: np.ndarray, other: np.ndarray, code: int, spacing: np.ndarray, method: str) -> np.ndarray:
     """Distances from the positions `at` to the nearest voxel of `code`."""
-    targets = np.flatnonzero(other == code)
+    flat = other.reshape(-1)
+    targets = np.concatenate([np.flatnonzero(flat[i : i + _SLAB] == code) + i for i in range(0, flat.size, _SLAB)])
     points = _points(at, other.shape, spacing)
     tree = _BUILD * len(targets) + _QUERY * len(at)
     if method != "transform" and (method != "auto" or tree < _TRANSFORM * other.size):
