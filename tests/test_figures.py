@@ -112,6 +112,7 @@ def test_contours_stay_apart_in_grey_and_text_colours_have_contrast():
         assert 1.05 / (style.luminance(to_rgb(style.on_white(colour))) + 0.05) >= 4.5
     many = style.lines([str(i) for i in range(28)])
     assert len({(look["color"], look["linestyle"]) for look in many.values()}) == 28
+    assert len({look["linestyle"] for look in list(many.values())[:4]}) == 4, "apart in grey too"
     names = [f"s{i}" for i in range(21)]
     assert len(set(style.overlays(names).values())) == 21
 
@@ -423,6 +424,8 @@ def test_significance_map_says_direction_by_hue_and_hatch(ranking):
     red, _, blue, _ = hatched[0].get_facecolor()
     assert red > blue
     assert any("the row's method has the higher mean" in t for t in texts(figure))
+    single = significance.draw(pairs.assign(separated=False), ranking.assign(seeds_enough=False))
+    assert single.subfigs[0].get_suptitle().endswith("0 of 21 pairs separated (fewer than 3 seeds)")
     assert not any("the row's method" in t for t in texts(significance.draw(fake.fake_comparisons(ranking), ranking)))
 
 

@@ -52,8 +52,10 @@ def draw(comparisons: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
     for block, panel, order in zip(blocks, panels, orders, strict=True):
         pairs = style.at(comparisons, panel)
         signs |= _panel(block.subplots(), pairs, order, colours)
+        rows = style.ranked(ranking, panel)
         text = f"{int(pairs['separated'].astype(bool).sum())} of {len(pairs)} pairs separated"
-        title = f"{style.title_with_n(panel, style.ranked(ranking, panel))} · {text}"
+        few_seeds = "" if rows["seeds_enough"].astype(bool).any() else " (fewer than 3 seeds)"
+        title = f"{style.title_with_n(panel, rows)} · {text}{few_seeds}"
         block.suptitle(title, x=0.01, ha="left", fontsize=7.5)
     _key(foot, colours, signs, few=any(len(order) <= FEW for order in orders))
     return figure

@@ -120,11 +120,11 @@ def save(drawn: Figure, stem: str | Path) -> None:
 
 
 def lines(names: list[str]) -> dict[str, dict]:
-    """Colour, dash and marker of each name, by its position: 28 combinations before one repeats."""
+    """Colour, dash and marker of each name, by its position: neighbours differ in each; 28 before one repeats."""
     return {
         name: {
             "color": LINES[i % len(LINES)],
-            "linestyle": DASHES[i // len(LINES) % len(DASHES)],
+            "linestyle": DASHES[i % len(DASHES)],
             "marker": MARKERS[i % len(MARKERS)],
         }
         for i, name in enumerate(names)
