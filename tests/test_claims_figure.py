@@ -59,28 +59,29 @@ def marks(ax, gid: str) -> list:
 
 def test_every_kind_shows_what_it_is_held_against():
     figure = figure_of_claims.draw(KINDS)
-    dice, surface, cost = figure.axes
+    dice, published, surface, cost = figure.axes
     rows = dict(zip((t.get_text() for t in dice.get_yticklabels()), dice.get_yticks(), strict=True))
-    assert [*rows] == KINDS["claim"][:6].tolist()
+    assert [*rows] == ["better", "alike", "not_behind", "grows", "unseen"]
     found = {}
     for mark in marks(dice, "margin"):
         box = mark.get_bbox() if isinstance(mark, Rectangle) else None
         y = np.mean(box.intervaly if box else mark.get_ydata())
         found[min(rows, key=lambda name: abs(rows[name] - y))] = tuple(box.intervalx) if box else mark.get_xdata()[0]
-    assert found["better"] == 0.01 and found["not_behind"] == found["reached"] == -0.02
+    assert found["better"] == 0.01 and found["not_behind"] == -0.02
     assert found["alike"] == pytest.approx((-0.1, 0.1)) and "grows" not in found
+    assert [mark.get_xdata()[0] for mark in marks(published, "margin")] == [-0.02]
+    assert "treatment − published" in published.get_xlabel() and "published 0.83" in published.texts[1].get_text()
     (limit,) = marks(surface, "margin")
     assert limit.get_xdata()[0] == 0.5, "a loss of distance is a rise"
     vertices = [len(m.get_paths()[0].vertices) for m in marks(dice, "measured")]
-    assert [v == SHAPES["s"] for v in vertices] == [False] * 4 + [True] * 2
+    assert [v == SHAPES["s"] for v in vertices] == [False] * 3 + [True] * 2
     (ratio,) = marks(cost, "measured")
     assert ratio.get_offsets()[0][0] == pytest.approx(8e5 / 31e6)
     assert cost.get_xscale() == "log" and "parameters" in cost.get_xlabel()
     texts = [t.get_text() for t in dice.texts]
-    assert any("published 0.83" in t for t in texts)
     assert any("clean → noisy" in t for t in texts) and any("unseen (kidney, spleen)" in t for t in texts)
-    (published,) = marks(dice, "published")
-    assert published.get_offsets()[0][0] == 0.11
+    (diamond,) = marks(dice, "published")
+    assert diamond.get_offsets()[0][0] == 0.11
 
 
 def test_intervals_and_margins_lie_within_the_axes():

@@ -30,10 +30,14 @@ COSTS = {"parameters": "parameters", "flops": "FLOPs", "peak_memory_mb": "memory
 
 
 def draw(claims: pd.DataFrame) -> Figure:
-    """One panel per metric (their units differ), one row per claim and situation; verdicts stand beside."""
+    """One panel per scale, one row per claim and situation; verdicts stand beside.
+
+    Scales are the metrics, each with its differences from published numbers apart, and the ratios of costs.
+    """
     if claims.empty:
         return style.notice("Claims: this experiment tests none.")
-    claims = claims.assign(axis=claims["metric"].where(claims["kind"] != "cheaper", "cost"))
+    scale = claims["metric"] + claims["kind"].map({"reaches": " published"}).fillna("")
+    claims = claims.assign(axis=scale.where(claims["kind"] != "cheaper", "cost"))
     groups = [group.reset_index(drop=True) for _, group in claims.groupby("axis", sort=False)]
     groups.sort(key=lambda group: group["axis"].iloc[0] == "cost")
     several = len(style.situations(claims[claims["kind"] != "interaction"])) > 1
@@ -156,7 +160,8 @@ def _difference_axis(ax: Axes, claims: pd.DataFrame) -> None:
     pad = 0.06 * ((high - low) or 1.0)
     ax.set_xlim(low - pad, high + pad)
     metric = style.METRIC_NAMES.get(claims["metric"].iloc[0], claims["metric"].iloc[0])
-    ax.set_xlabel(f"← control higher      difference in mean {metric}, treatment − control      treatment higher →")
+    control = "published" if claims["kind"].iloc[0] == "reaches" else "control"
+    ax.set_xlabel(f"← {control} higher      difference in mean {metric}, treatment − {control}      treatment higher →")
 
 
 def _cost_axis(ax: Axes, claims: pd.DataFrame) -> None:

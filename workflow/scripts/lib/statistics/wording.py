@@ -24,7 +24,7 @@ UNFAVOURABLE = r"worse|worst|inferior\w*|loses? to|lost to|beaten|outperformed|l
 NEUTRAL = re.compile(  # about cases, definitions and settings; no two methods are compared
     r"\bP\(best\)|\b1 is best\b|\bno winner\b|\bwins of A\b"
     r"|\bbest, median and worst\b|\bworst and most disputed\b|\bworst(?:-|\s)(?:case|cases|score|scores|possible)\b"
-    r"|\b(?:scores?|scored|counts?|ranks?) (?:with the )?worst\b",
+    r"|(?<=\w: )(?:\w+ )?worst(?=,|$)|\b(?:scores?|scored|counts?|ranks?) (?:with the )?worst\b",
     re.I,
 )
 QUOTED = ["q", "blockquote", "cite", "pre", "code", "script", "style", "template"]
