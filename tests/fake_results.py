@@ -112,7 +112,12 @@ def fake_ledger(methods=METHODS, folds=2, seeds=3, failed=FAILED, missing=MISSIN
                     "threads": 1,
                     "precision": "float32",
                 }
-                row |= {"resumed": 0, "resumed_elsewhere": False, "identity": f"{i}{fold}{seed}" * 8}
+                row |= {
+                    "resumed": 0,
+                    "resumed_elsewhere": False,
+                    "identity": f"{i}{fold}{seed}" * 8,
+                    "training_data": None,
+                }
                 if (method, fold, seed) == failed:
                     row |= {"state": "failed", "stage": "train", "reason": "diverged", "attempts": 1}
                     row |= {"message": "training loss is nan at iteration 37; lower lr or clip"}

@@ -207,6 +207,9 @@ def test_methods_from_elsewhere_are_said_to_be():
     external = ledger.iloc[:2].assign(method="nnunet_v2", architecture="nnunet_v2", loss="external")
     text = methods.methods_text(full_config(), pd.concat([ledger, external]), [CHECK], [CERTIFICATE], "1")
     assert "Predictions of nnunet_v2 came from elsewhere" in text[2] and text[2].startswith("Seven methods")
+    assert "nnunet_v2 had been trained was not verified" in text[2]
+    verified = pd.concat([ledger, external.assign(training_data="verified: by splits_final.json")])
+    assert "not verified" not in methods.methods_text(full_config(), verified, [CHECK], [CERTIFICATE], "1")[2]
 
 
 def test_citations_as_links_and_as_latex():
@@ -246,7 +249,9 @@ def test_the_gravest_caveat_comes_first():
     apart = CERTIFICATE | {"dataset": "d", "proofs": {"near_duplicates": {"accepted_apart": [{}]}}}
     assert caveats(certificates=[apart])[0] == "Near-duplicates across parts"
     external = fake.fake_ledger(failed=None, missing=None).assign(loss="external")
-    assert caveats(ledger=external) == ["External methods", "One budget"]
+    assert caveats(ledger=external) == ["External methods", "Unverified training data", "One budget"]
+    verified = external.assign(training_data="verified: by splits_final.json")
+    assert caveats(ledger=verified) == ["External methods", "One budget"]
     assert "Stand-ins" in caveats(claims=fake.fake_claims(), config=fake.fake_config())
     assert caveats(answers=[{"rows": [], "enough": False, "patients": 0}]) == []
 
@@ -274,6 +279,20 @@ def test_ranks_under_every_scheme_are_in_the_order_of_the_page():
     for row in found["rows"]:
         dice = table[(table["method"] == row["method"]) & (table["metric"] == "dice")]
         assert (row["low"], row["high"]) == (dice["rank"].min(), dice["rank"].max())
+
+
+def test_agreement_is_shown_for_the_ranking_that_decides():
+    table = fake.fake_agreement(fake.fake_ranking(fake.fake_scores(patients=4, seeds=1)))
+    found = tables.agreement(table, "penalise")
+    # four other schemes for Dice, the other policy, and four other metrics under the same scheme
+    assert len(found) == 4 + 1 + 4 and {row["decides"] for row in found} == {
+        "mean, then rank, Dice, absent structures count"
+    }
+    other = next(row for row in found if row["metric"] == "HD95")
+    assert (other["scheme"], other["policy"]) == ("mean, then rank", "absent structures count")
+    assert tables.agreement(table, "exclude")[0]["policy"] == "absent structures count", (
+        "the pair seen from its other side"
+    )
 
 
 def test_figures_get_title_and_caption_from_their_module():

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from lib.report.cite import Reference, cited_by_architecture, cited_by_loss
-from lib.report.summary import EXTERNAL, external_methods
+from lib.report.summary import EXTERNAL, external_methods, unverified_methods
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -136,10 +136,9 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
     if losses:
         text += f"Losses: {named(losses, config['losses'], cited_by_loss)}. "
     if others := external_methods(ledger):
-        text += (
-            f"Predictions of {_listed(others)} came from elsewhere and were scored alike; their training data were not "
-            "verified. "
-        )
+        text += f"Predictions of {_listed(others)} came from elsewhere and were scored alike. "
+    if unverified := unverified_methods(ledger):
+        text += f"On which patients {_listed(unverified)} had been trained was not verified. "
     return text.strip()
 
 

@@ -45,6 +45,13 @@ def external_methods(ledger: pd.DataFrame) -> list[str]:
     return list(ledger.loc[ledger["loss"] == EXTERNAL, "method"].unique())
 
 
+def unverified_methods(ledger: pd.DataFrame) -> list[str]:
+    """Methods from elsewhere of which no splits file says that they have not seen the test patients."""
+    finished = ledger[(ledger["loss"] == EXTERNAL) & (ledger["state"] == "ok")]
+    verified = finished["training_data"].astype(str).str.startswith("verified")
+    return list(finished.loc[~verified, "method"].unique())
+
+
 def answer(place: tuple[str, str, str], ledger: pd.DataFrame, ranking: pd.DataFrame) -> dict:
     """The ranking of one dataset × condition × protocol by its primary metric, and what qualifies it."""
     cells, table = style.at(ledger, place), style.at(ranking, place)
@@ -99,8 +106,9 @@ def caveats(
         )
         add("Incomplete", text + "trainings have wider intervals, or no rank.")
     if external := external_methods(ledger):
-        text = "trained elsewhere; whether they saw test patients, and at what budget, is not verified."
-        add("External methods", text, external)
+        add("External methods", "trained elsewhere, at a budget of their own.", external)
+    if unverified := unverified_methods(ledger):
+        add("Unverified training data", "whether these methods have seen test patients is not known.", unverified)
     if len(claims) and config.get("experiment", {}).get("stand_ins"):
         add("Stand-ins", "Claims are tested with smaller networks in place of the papers'.")
     few = min((a["patients"] for a in answers if a["rows"]), default=FEW_PATIENTS)
