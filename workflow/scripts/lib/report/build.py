@@ -54,7 +54,8 @@ def build_report(
     Log files named in the ledger are read relative to the working directory. The same inputs give the same page.
     """
     ledger, scores, claims = (tables_by_name[name] for name in ("ledger", "scores", "claims"))
-    places = [_place(place, tables_by_name) | {"number": i} for i, place in enumerate(style.situations(ledger))]
+    empty = config.get("empty_masks", "penalise")
+    places = [_place(place, tables_by_name, empty) | {"number": i} for i, place in enumerate(style.situations(ledger))]
     values, case_note = _case_data(places, galleries, scores, config)
     drawn, beside = _figures(figures, folder)
     text = methods.methods_text(config, ledger, checks, certificates, provenance.get("version") or "unknown")
@@ -105,7 +106,7 @@ def build_report(
                 for name in ledger["dataset"].unique()
             },
             failed_policy=config.get("failed_cells", "worst"),
-            empty_policy=config.get("empty_masks", "penalise"),
+            empty_policy=empty,
             methods=[methods.as_html(paragraph, references) for paragraph in text],
             methods_latex="\n\n".join(map(methods.as_latex, text)),
             unknown_references=unknown,
@@ -118,7 +119,7 @@ def build_report(
     )
 
 
-def _place(place: tuple[str, str, str], tables_by_name: dict[str, pd.DataFrame]) -> dict:
+def _place(place: tuple[str, str, str], tables_by_name: dict[str, pd.DataFrame], empty: str) -> dict:
     """One dataset × condition × protocol: its answer and its tables."""
 
     def here(name: str) -> pd.DataFrame:
@@ -149,7 +150,7 @@ def _place(place: tuple[str, str, str], tables_by_name: dict[str, pd.DataFrame])
         "pairs": tables.records(pairs),
         "separated": int(pairs["separated"].astype(bool).sum()) if len(pairs) else 0,
         "schemes": tables.schemes(schemes) if len(schemes) else {"columns": [], "rows": []},
-        "agreement": tables.records(here("agreement")),
+        "agreement": tables.agreement(here("agreement"), empty),
         "components": tables.records(components),
     }
 

@@ -95,6 +95,31 @@ def schemes(table: pd.DataFrame) -> dict:
     return {"columns": columns, "rows": rows}
 
 
+def agreement(table: pd.DataFrame, empty: str) -> list[dict]:
+    """Kendall's τ of the ranking that decides, under the policy `empty`, with every other ranking of a situation."""
+    decides = f"mean_then_rank, {style.PRIMARY}, {empty}"
+    rows = []
+    for row in records(table):
+        pair = [row["ranking_a"], row["ranking_b"]]
+        if decides in pair and pair[0] != pair[1]:
+            scheme, metric, policy = pair[pair[0] == decides].split(", ")
+            rows.append(
+                row
+                | {
+                    "decides": _ranking_name(decides),
+                    "scheme": SCHEMES.get(scheme, scheme),
+                    "metric": style.METRIC_NAMES.get(metric, metric),
+                    "policy": POLICIES.get(policy, policy),
+                }
+            )
+    return rows
+
+
+def _ranking_name(ranking: str) -> str:
+    scheme, metric, policy = ranking.split(", ")
+    return f"{SCHEMES[scheme]}, {style.METRIC_NAMES[metric]}, {POLICIES[policy]}"
+
+
 def costs(ledger: pd.DataFrame) -> list[dict]:
     """Cost per dataset × condition × protocol × method, over the cells that finished; external methods have none."""
     done = ledger[ledger["state"] == "ok"]
