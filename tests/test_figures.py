@@ -305,6 +305,7 @@ def test_curves_draw_every_cell_and_the_mean(tmp_path):
     *blocks, _ = figure.subfigs
     upper = blocks[0].axes[:4]
     assert [ax.get_title() for ax in upper] == ["ce", "wce", "balanced_ce", "dbce"]
+    assert all(ax.yaxis.get_gridlines()[0].get_visible() for ax in upper), "in panels of one and of several networks"
     cells = [line for ax in upper for line in ax.lines if line.get_gid() == "cell"]
     assert len(cells) == len(table[["method", "fold", "seed"]].drop_duplicates()) == 41
     assert sum(len(line.get_xdata()) for line in cells) == len(table)

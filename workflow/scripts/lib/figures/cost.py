@@ -112,7 +112,7 @@ def _panel(ax: Axes, table: pd.DataFrame, column: str, looks: dict, device: str)
     ax.xaxis.set_minor_formatter(NullFormatter())
     on = f"\n{style.wrapped(device, 34)}" if column in ("gpu_hours", "wall_seconds", "energy_kwh") else ""
     ax.set_xlabel(label + on)
-    ax.grid(axis="both")
+    ax.grid(True, axis="both")
     ax.set_axisbelow(True)
     return known["number"].astype(str).tolist(), np.column_stack((cost, mean))
 

@@ -60,9 +60,11 @@ def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
                 _lines(lower, cells, "validation_dice", looks[architecture])
             upper.set_title(style.wrapped(loss, 26))
             lower.set_xlabel("iteration")
-            if chosen["training_loss"].dropna().gt(0).all():
+            losses_seen = chosen["training_loss"].dropna()
+            if losses_seen.gt(0).all():
                 upper.set_yscale("log")
-                upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                narrow = len(losses_seen) and losses_seen.max() < 8 * losses_seen.min()
+                upper.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6) if narrow else (1, 2, 5)))
                 upper.yaxis.set_major_formatter("{x:g}")
                 upper.yaxis.set_minor_formatter(NullFormatter())
         _share_dice(axes[1, : len(losses)], here)
@@ -105,7 +107,7 @@ def _lines(ax: Axes, cells: pd.DataFrame, column: str, look: dict) -> None:
         zorder=2,
         gid="mean",
     )
-    ax.grid(axis="y")
+    ax.grid(True, axis="y")
     ax.set_axisbelow(True)
 
 

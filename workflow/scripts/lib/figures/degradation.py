@@ -80,7 +80,7 @@ def _curves(ax: Axes, curves: pd.DataFrame, loss: str, looks: dict) -> None:
         ax.plot(at, rows["mean"], linewidth=1.2, markersize=3, zorder=2, gid="curve", **look)
     ax.set_xticks(sorted(curves["strength"].unique()))
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.grid(axis="y")
+    ax.grid(True, axis="y")
     ax.set_axisbelow(True)
 
 

@@ -140,6 +140,6 @@ def _panel(ax: Axes, table: pd.DataFrame, order: list[str], colour: str, low: fl
             )
     ax.set(xlim=(low - 0.02 * span, 1 + 0.02 * span), ylim=(len(order) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
+    ax.grid(True, axis="x")
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)

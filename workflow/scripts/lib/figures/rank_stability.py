@@ -83,7 +83,7 @@ def _panel(ax: Axes, shares: pd.DataFrame, order: list[str], size: float) -> Non
         ax.plot([low, high], [y, y], color=style.INK, linewidth=0.6, zorder=3, gid="interval")
         ax.scatter([median], [y], marker="x", s=9, color=style.INK, linewidth=0.9, zorder=4, gid="median")
     style.method_axis(ax, order)
-    ax.grid(axis="both")
+    ax.grid(True, axis="both")
     ax.set_xlim(0.3, len(order) + 0.7)
     ax.set_xticks(style.rank_ticks(len(order)))
     ax.set_xlabel("rank")

@@ -107,5 +107,5 @@ def _deviations(ax: Axes, components: pd.DataFrame, order: list[str]) -> None:
     ax.set_xlabel("SD between trainings")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
+    ax.grid(True, axis="x")
     ax.set_axisbelow(True)

@@ -251,7 +251,7 @@ def method_axis(ax: Axes, labels: list[str]) -> None:
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
+    ax.grid(True, axis="x")
     ax.set_axisbelow(True)
 
 
