@@ -100,15 +100,22 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
     """All claims of the experiment in one table, or none."""
     if claims.empty:
         return []
-    measured = claims[["difference", "low", "high"]].itertuples(index=False)
+    measured = [
+        f"× {row.mean_treatment / row.mean_control:.3g}"
+        if row.kind == "cheaper" and pd.notna(row.difference)
+        else _interval(row.difference, row.low, row.high, 3, signed=True)
+        for row in claims.itertuples()
+    ]
+    margins = [f", margin {margin:g}" if margin > 0 else "" for margin in claims["margin"]]
     rows = pd.DataFrame(
         {
             "claim": claims["claim"],
             "treatment − control": claims["treatment"] + " − " + claims["control"],
             "where": [" · ".join(place) for place in claims[["dataset", "condition"]].itertuples(index=False)],
             "metric": claims["metric"].map(lambda name: style.METRIC_NAMES.get(name, name)),
+            "kind": claims["kind"] + margins,
             "published": [_signed(value, 3) for value in claims["published_difference"]],
-            "measured": [_interval(*row, 3, signed=True) for row in measured],
+            "measured": measured,
             "p, Holm": [_p(p) for p in claims["p_holm"]],
             "patients × seeds": [
                 f"{p:.0f} × {s:.0f}" if p > 0 else DASH for p, s in claims[["n_patients", "n_seeds"]].to_numpy(float)
@@ -117,10 +124,11 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
         }
     )  # fmt: skip
     notes = (
-        "Difference of means over the same patients and seeds [95 % interval, not adjusted]; verdicts follow the "
-        "p-value after Holm over all claims."
+        "Difference of means over the same patients and seeds [95 % interval, 90 % of equivalent, not adjusted]; of an "
+        "interaction, the change of that difference; of cheaper, the ratio of costs. Verdicts follow the p-value after "
+        "Holm over all claims."
     )
-    return [Table("Claims: published and measured differences", rows, notes, names=4)]
+    return [Table("Claims: published and measured differences", rows, notes, names=5)]
 
 
 def cost_tables(ledger: pd.DataFrame) -> list[Table]:
@@ -166,7 +174,7 @@ def _markdown(table: Table) -> str:
     bold = _mask(table)
     for k, column in enumerate(rows):
         cells = rows[column].astype(str).str.replace("|", "\\|", regex=False)
-        cells = "`" + cells + "`" if k < table.names and column != "metric" else cells
+        cells = "`" + cells + "`" if k < table.names and column not in ("metric", "kind") else cells
         rows[column] = np.where(bold[column], "**" + cells + "**", cells)
     lines = [list(rows.columns), [":--" if k < table.names else "--:" for k in range(rows.shape[1])], *rows.to_numpy()]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
