@@ -7,7 +7,9 @@ holds one open until Enter is pressed.
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+from conftest import ROOT
+from project import Project
+
+COMMAND = ("--profile", "slurm-gpu")
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "scontrol", "sbatch", "squeue", "sinfo", "srun")
 PATH = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -59,9 +66,14 @@ PartitionName=urgent Nodes={host} MaxTime=24:00:00 PriorityTier=2 PreemptMode=OF
 """
 
 
-def missing_programs() -> list[str]:
-    """Programs of Slurm and munge that this machine lacks."""
-    return [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
+def missing() -> str:
+    """What this machine lacks to start a cluster and to use it; empty where nothing is."""
+    plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm")
+    lacking = [
+        *(name for name in PROGRAMS if not shutil.which(name, path=PATH)),
+        *([] if plugin else ["snakemake-executor-plugin-slurm"]),
+    ]
+    return f"a Slurm to start needs {', '.join(lacking)}" if lacking else ""
 
 
 class Cluster:
@@ -164,6 +176,22 @@ def _free_ports(n: int) -> list[int]:
     for s in sockets:
         s.close()
     return ports
+
+
+def on_cluster(folder: Path, config: dict) -> Project:
+    """A project whose default experiment is `config`, set up for this cluster as a user would."""
+    project = Project(folder, config)
+    shutil.copytree(ROOT / "slurm-gpu", folder / "slurm-gpu")
+    default = folder / "config/config.yaml"
+    merged = yaml.safe_load(default.read_text())
+    for key, value in config.items():
+        merged[key] = merged[key] | value if isinstance(value, dict) and key != "experiment" else value
+    default.write_text(yaml.safe_dump(merged, sort_keys=False))
+    profile = folder / "slurm-gpu/config.yaml"
+    text = re.sub("^# (slurm-status-command: squeue)", r"\1", profile.read_text(), flags=re.MULTILINE)
+    text = re.sub("latency-wait: 60", "latency-wait: 10", text)
+    profile.write_text(text + "slurm-init-seconds-before-status-checks: 3\n")
+    return project
 
 
 if __name__ == "__main__":

@@ -6,23 +6,20 @@ REQUIRE_SLURM is set, as in continuous integration.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import re
 import shutil
 import time
 from collections import Counter
-from pathlib import Path
+from itertools import repeat, takewhile
 
 import pytest
-import yaml
-from conftest import ROOT
 from kills import TINY, assert_nothing_trained_twice, assert_same_results, end_all, kill, run_among_kills, start
 from project import Project
-from slurm_cluster import Cluster, missing_programs
+from slurm_cluster import COMMAND, Cluster, missing, on_cluster
 
-COMMAND = ("--profile", "slurm-gpu")
+KILLS = 20
 MEMORY = """
 import torch
 from torch import nn
@@ -44,12 +41,6 @@ class Insatiable(Ballast):
 """
 
 
-def missing() -> str:
-    plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm")
-    lacking = [*missing_programs(), *([] if plugin else ["snakemake-executor-plugin-slurm"])]
-    return f"a Slurm to start needs {', '.join(lacking)}" if lacking else ""
-
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(missing()) and "REQUIRE_SLURM" not in os.environ, reason=missing()),
@@ -63,58 +54,44 @@ def cluster(tmp_path_factory):
         yield cluster
 
 
-def on_cluster(folder: Path, config: dict) -> Project:
-    """A project whose default experiment is `config`, set up for this cluster as a user would."""
-    project = Project(folder, config)
-    shutil.copytree(ROOT / "slurm-gpu", folder / "slurm-gpu")
-    default = folder / "config/config.yaml"
-    merged = yaml.safe_load(default.read_text())
-    for key, value in config.items():
-        merged[key] = merged[key] | value if isinstance(value, dict) and key != "experiment" else value
-    default.write_text(yaml.safe_dump(merged, sort_keys=False))
-    profile = folder / "slurm-gpu/config.yaml"
-    text = re.sub("^# (slurm-status-command: squeue)", r"\1", profile.read_text(), flags=re.MULTILINE)
-    text = re.sub("latency-wait: 60", "latency-wait: 10", text)
-    profile.write_text(text + "slurm-init-seconds-before-status-checks: 3\n")
-    return project
-
-
 def test_twenty_kills_change_nothing(cluster, tmp_path, capsys):
     """The default experiment, as `snakemake --profile slurm-gpu` runs it, ends like an undisturbed run on this machine."""
     undisturbed, project = Project(tmp_path / "undisturbed", TINY), on_cluster(tmp_path / "killed", TINY)
     undisturbed.snakemake()
-    done, seen, started = Counter(), {}, time.monotonic()
+    done, began, seen, started = Counter(), Counter(), {}, time.monotonic()
 
-    def training_jobs() -> list[str]:
-        return [number for number, state, comment in cluster.jobs() if state == "R" and "rule_train" in comment]
+    def running(*rules: str) -> list[str]:
+        words = [f"rule_{rule}_wildcards" for rule in rules]
+        return [n for n, state, comment in cluster.jobs() if state == "R" and any(w in comment for w in words)]
 
-    def look() -> bool:
-        """What Slurm has been asked for, for each training."""
-        for number in training_jobs():
-            seen[number] = cluster.run("scontrol", "show", "job", "--oneliner", number).stdout
-        return bool(seen)
+    def look() -> None:
+        """At what Slurm was asked for, for each training."""
+        for number in running("train"):
+            seen[number] = seen.get(number) or cluster.run("scontrol", "show", "job", "--oneliner", number).stdout
 
     def step(*command: str) -> bool:
-        jobs = training_jobs()
+        jobs = running("train", "predict", "evaluate")
         if jobs:
             cluster.run(*command, random.choice(jobs))
         return bool(jobs)
 
     def daemon(name: str) -> bool:
-        if jobs := training_jobs():
+        jobs = running("train", "predict", "evaluate")
+        if jobs:
             cluster.kill(name)
             time.sleep(1)
             cluster.start(name)
         return bool(jobs)
 
     def preempt() -> bool:
-        if jobs := training_jobs():
+        jobs = running("train", "predict", "evaluate")
+        if jobs:
             cluster.run("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
         return bool(jobs)
 
     ways = {
-        "kill -9 of the training": lambda: kill(project.folder, "training"),
-        "kill -9 of the supervisor": lambda: kill(project.folder, "supervisor"),
+        "kill -9 of a training": lambda: kill(project.folder, "training"),
+        "kill -9 of a supervisor": lambda: kill(project.folder, "supervisor"),
         "kill -9 of the controller": lambda: kill(project.folder, "controller"),
         "kill -9 of a snakemake in a job": lambda: kill(project.folder, "snakemake in a job"),
         "the signal of a time limit": lambda: step("scancel", "--signal=TERM"),
@@ -124,21 +101,28 @@ def test_twenty_kills_change_nothing(cluster, tmp_path, capsys):
         "kill -9 of slurmd": lambda: daemon("slurmd"),
         "kill -9 of slurmctld": lambda: daemon("slurmctld"),
     }
+    planned = [*ways] * (KILLS // len(ways))
+    random.shuffle(planned)
 
-    def counted(name: str) -> bool:
-        met = bool(ways[name]())
-        done[name] += met
-        return met
+    def next_kill() -> bool:
+        look()
+        met = planned and ways[planned[-1]]()
+        if met:
+            done[planned.pop()] += 1
+        return bool(met)
 
-    kills = [look, *(lambda name=name: counted(name) for name in [*ways] * 2)]
     try:
-        run_among_kills(project, iter(kills), *COMMAND, pause=(1, 4), environment=cluster.environment, limit=1500)
-        assert_same_results(project, undisturbed)
-        began = assert_nothing_trained_twice(project)
+        while planned:
+            kills = takewhile(lambda _: planned, repeat(next_kill))
+            run_among_kills(project, kills, *COMMAND, pause=(1, 4), environment=cluster.environment, limit=1500)
+            assert_same_results(project, undisturbed)
+            began += assert_nothing_trained_twice(project)
+            if planned:  # the experiment ended before all kills were done; once more
+                for name in ("cells", "attempts", "checkpoints", "logs", "tiny"):
+                    shutil.rmtree(project.folder / "results" / name)
     finally:
         end_all(project.folder)
-    assert done.total() == 20, f"the experiment ended after {dict(done)}"
-    assert any(began.values())
+    assert done.total() == KILLS and began
 
     for asked in seen.values():
         for words in ("gres:gpu:1", "MinMemoryNode=6000M", "TimeLimit=12:00:00", "Partition=gpu", "Requeue=1"):
@@ -150,7 +134,7 @@ def test_twenty_kills_change_nothing(cluster, tmp_path, capsys):
         number = re.findall(r"  Slurm job (\d+) on ", (project.folder / row.log).read_text())[-1]
         assert list((project.folder / "results/logs/slurm").rglob(f"{number}.log")), f"the log of Slurm job {number}"
     with capsys.disabled():
-        print(f"\n20 kills on Slurm, {time.monotonic() - started:.0f} s; trainings {dict(began)}; identical")
+        print(f"\n{KILLS} kills on Slurm in {time.monotonic() - started:.0f} s: {dict(done)}; trainings: {dict(began)}")
 
 
 def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(cluster, tmp_path):

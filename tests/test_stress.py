@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import time
 from collections import Counter
 from itertools import repeat, takewhile
@@ -15,8 +17,10 @@ from kills import (
     end_all,
     kill,
     run_among_kills,
+    start,
 )
 from project import Project
+from slurm_cluster import COMMAND, Cluster, missing, on_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 KILLS = 200
@@ -50,3 +54,52 @@ def test_random_kills_change_nothing(tmp_path, capsys):
             f"cells, {time.monotonic() - started:.0f} s; trainings resumed {began['resumed']} times, "
             f"kept results used {began['kept']} times; weights and tables identical each time"
         )
+
+
+def test_a_time_limit_on_slurm(tmp_path, capsys):
+    """The real one, of one minute, three times in a row: Snakemake gives up, the same command goes on."""
+    assert not missing(), missing()
+    smoke = TINY["protocols"]["smoke"] | {"iterations": 9000, "validate_every": 3000, "checkpoint_minutes": 10}
+    experiment = TINY["experiment"] | {"methods": ["unet_narrow+ce"], "seeds": [0], "claims": []}
+    config = TINY | {"protocols": {"smoke": smoke}, "experiment": experiment}
+    undisturbed = Project(tmp_path / "undisturbed", config)
+    undisturbed.snakemake()
+    with Cluster(tmp_path / "slurm") as cluster:
+        project, runs = on_cluster(tmp_path / "limited", config), 0
+        profile = project.folder / "slurm-gpu/config.yaml"
+        profile.write_text(profile.read_text().replace("TERM@120", "TERM@10"))
+        limit = ("--set-resources", "train:runtime=1")
+        while start(project, *COMMAND, *limit, environment=cluster.environment).wait(1200):
+            runs += 1
+            assert runs < 10, (project.folder / "run.log").read_text()[-3000:]
+    assert_same_results(project, undisturbed)
+    began = assert_nothing_trained_twice(project)
+    assert began["resumed"] > 0
+    with capsys.disabled():
+        print(f"\na training stopped by its time limit and resumed {began['resumed']} times, identical")
+
+
+def test_a_disk_that_fills_up_during_a_run(tmp_path, capsys):
+    """A run on a small disk: room for the data, not for the trainings; then room for all."""
+    undisturbed = Project(tmp_path / "undisturbed", TINY)
+    undisturbed.snakemake()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a small disk: {mounted.stderr.strip()}")
+    try:
+        project, ballast, stopped = Project(disk / "project", TINY), disk / "ballast", 0
+        for megabytes in (1, 3, 6, 12, 24):
+            free = shutil.disk_usage(disk).free - megabytes * 2**20
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free)
+            stopped += project.snakemake("--retries", "0", check=False).returncode != 0
+            ballast.unlink()
+        project.snakemake()
+        assert_same_results(project, undisturbed)
+        assert stopped >= 2
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    with capsys.disabled():
+        print(f"\n{stopped} runs stopped by a full disk; with room the same command ended with identical results")
