@@ -17,7 +17,7 @@ import torch
 from tiny_store import restore_torch, tiny_job, tiny_store  # noqa: F401
 
 from lib.files import write_json
-from lib.status import forget_kept_training
+from lib.status import supervise
 from lib.training import train_cell, trainer
 from lib.training.validation import mean_dice
 
@@ -266,12 +266,16 @@ def test_a_kill_between_training_and_its_end(tmp_path, monkeypatch, place):
     assert_same_bits(broken, whole)
 
 
-def test_what_was_kept_goes_when_the_next_stage_begins(tmp_path, monkeypatch):
+def test_what_was_kept_goes_when_the_cell_has_been_scored(tmp_path, monkeypatch):
     tiny_store(tmp_path)
     monkeypatch.chdir(tmp_path)
-    job = tiny_job(tmp_path) | {"checkpoints": "results/checkpoints"}
-    identity = train_cell(job)["identity"]
-    assert Path("results/checkpoints", identity, "finished/weights.pt").samefile(f"{job['output']}/weights.pt")
-    forget_kept_training(job["output"])
-    assert not Path("results/checkpoints", identity).exists() and outcome(job)
-    forget_kept_training("nothing")  # a training that failed has no costs
+    (tmp_path / "target.py").write_text("def nothing(job): pass\n")
+    monkeypatch.setattr("lib.status.SCRIPTS", f"{SCRIPTS}{os.pathsep}{tmp_path}")
+    cell = Path("results/cells/tiny")
+    job = tiny_job(tmp_path) | {"output": str(cell / "training"), "checkpoints": "results/checkpoints"}
+    kept = Path("results/checkpoints", train_cell(job)["identity"])
+    assert (kept / "finished/weights.pt").samefile(cell / "training/weights.pt")
+    for stage in ("predict", "evaluate"):
+        assert kept.exists()
+        supervise(stage, "target:nothing", {}, record=cell / f"{stage}.json", log="log", attempts=1)
+    assert not kept.exists() and outcome(job)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.status import forget_kept_training, supervise
+from lib.status import supervise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,7 +17,6 @@ if __name__ == "__main__":
         "output": snakemake.output.predictions,
         "threads": snakemake.threads,
     }
-    forget_kept_training(snakemake.input.training)
     record = supervise(
         "predict",
         "lib.inference.predict:predict_cell",

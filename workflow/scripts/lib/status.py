@@ -109,6 +109,8 @@ def supervise(
         write_json(note, entry)
         if ended:
             write_json(record, entry)
+            if stage == STAGES[-1]:
+                _forget_kept_training(record.parent / "training")
             return entry
     _say(f"{_title(record)}: {stage} failed ({entry['reason']}): {entry['message']}  (log: {log})")
     sys.exit(143 if entry["reason"] == "timeout" else 1)
@@ -304,8 +306,7 @@ def forget_failure(folder: str | Path) -> None:
         note.unlink()
 
 
-def forget_kept_training(training: str | Path) -> None:
-    """Delete what the trainer kept of its results: a stage that uses `training` shows that Snakemake has noted them."""
-    cost = Path(training) / "cost.json"
-    if cost.exists():
+def _forget_kept_training(training: Path) -> None:
+    """Delete what the trainer kept of its results, once the cell cannot be taken for one that is still to be trained."""
+    if (cost := training / "cost.json").exists():
         shutil.rmtree(Path("results/checkpoints") / read_json(cost)["identity"], ignore_errors=True)

@@ -1,7 +1,7 @@
 """Checkpoints that survive kill -9: written to a temporary name, flushed, renamed; the one before is kept.
 
 Beside them, in the same folder named by the training's identity, lie the results of a training that has ended, until
-the next stage begins: Snakemake deletes the outputs of a job that ended after its controller was killed, and would
+the cell has been scored: Snakemake deletes the outputs of a job that ended after its controller was killed, and would
 train once more.
 """
 
