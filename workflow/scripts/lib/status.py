@@ -307,6 +307,6 @@ def forget_failure(folder: str | Path) -> None:
 
 
 def _forget_kept_training(training: Path) -> None:
-    """Delete what the trainer kept of its results, once the cell cannot be taken for one that is still to be trained."""
+    """Delete what the trainer kept of its results, once the cell cannot be taken for one to be trained."""
     if (cost := training / "cost.json").exists():
         shutil.rmtree(Path("results/checkpoints") / read_json(cost)["identity"], ignore_errors=True)
