@@ -635,9 +635,10 @@ def test_bad_input(change, arguments, message):
 
 def test_all_metrics_of_a_large_table_take_seconds():
     """20 methods x 8 metrics x 3 structures x 3 seeds x 100 patients; a few seconds on one core."""
+    metrics = METRICS[:8]
     rng = np.random.default_rng(0)
     one = score_table({f"m{i}+l": np.zeros((3, 100)) for i in range(20)}, folds=5, structures=("x", "y", "z"))
-    table = pd.concat([one.assign(metric=metric) for metric in METRICS], ignore_index=True)
+    table = pd.concat([one.assign(metric=metric) for metric in metrics], ignore_index=True)
     table = table.assign(value=rng.random(len(table)))
     start = time.process_time()
     assert len(compare(table).ranking) == 20 * 8 * 4

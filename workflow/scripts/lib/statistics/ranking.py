@@ -13,7 +13,7 @@ from lib.metrics import BOUNDS, DIRECTION
 from lib.registry import did_you_mean
 from lib.statistics import pairs as described
 from lib.statistics.means import Means, estimate_means, holm
-from lib.statistics.moderation import moderate
+from lib.statistics.moderation import moderate, wary_of_folds
 from lib.statistics.table import MEAN, SITUATION, Situation
 
 RANKING = [
@@ -69,32 +69,34 @@ class Pairs:
 
     a: np.ndarray  # positions of the methods in the scores
     b: np.ndarray
-    own: Means  # the difference a - b by itself
-    moderated: Means  # with what all pairs together tell about trainings; decides
+    own: Means  # the differences a - b by themselves, as claims are judged
+    deciding: Means  # wary of restless folds
     p: np.ndarray
     p_holm: np.ndarray
     separated: np.ndarray
+    p_moderated: np.ndarray  # with what all pairs together tell about trainings, for the top group
 
 
 def compare_pairs(values: np.ndarray, methods: np.ndarray, folds: np.ndarray, level: float) -> Pairs:
     """Every pair of `methods`, in this order; `values` (methods, seeds, patients). One family, by Holm."""
     a, b = np.array([*combinations(methods, 2)], dtype=int).reshape(-1, 2).T
     own = differences(values, a, b, folds)
-    moderated = moderate(own, a, b)
-    p = moderated.p_values()
+    deciding = wary_of_folds(own, a, b)
+    p = deciding.p_values()
     p_holm = holm(p)
-    return Pairs(a, b, own, moderated, p, p_holm, (p_holm <= 1 - level) & own.seeds_enough)
+    separated = (p_holm <= 1 - level) & own.seeds_enough
+    return Pairs(a, b, own, deciding, p, p_holm, separated, moderate(deciding, a, b).p_values())
 
 
 def top_group(pairs: Pairs, ranks: np.ndarray, direction: int, level: float) -> np.ndarray:
     """Which methods may be the best: a set that holds the best one with probability `level` or more.
 
     `ranks` (methods,), NaN for methods that are not ranked; `pairs` has the better ranked method first. A method is out
-    if another one beats it, in the family of all pairs or in the M - 1 comparisons of this method with the others. That
-    family is the method's own, whatever the data say about who is best (Hsu 1981; docs/statistics.md, The top group).
+    if another one beats it, in the family of all pairs or, by moderated variances, in its M - 1 comparisons with the
+    others. That family is the method's own, whatever the data say about who is best (docs/statistics.md, Top group).
     """
     n = np.count_nonzero(~np.isnan(ranks))
-    alone = pairs.own.seeds_enough & (pairs.p * (n - 1) <= 1 - level)
+    alone = pairs.own.seeds_enough & (pairs.p_moderated * (n - 1) <= 1 - level)
     beaten = (pairs.separated | alone) & (direction * pairs.own.mean > 0) & (ranks[pairs.a] < ranks[pairs.b])
     top = ~np.isnan(ranks)
     top[pairs.b[beaten]] = False
@@ -167,7 +169,7 @@ def _describe(part: Situation, pairs: Pairs | None, i: int, j: int, level: float
     """Rows of `pairs`."""
     if pairs is None:
         return pd.DataFrame(columns=PAIRS)
-    half = pairs.moderated.half_widths(level)
+    half = pairs.deciding.half_widths(level)
     values = part.scores[j, i]
     per_patient = described.over_seeds(values[pairs.a] - values[pairs.b])
     p_wilcoxon, p_permutation = described.wilcoxon(per_patient), described.sign_flips(per_patient)
