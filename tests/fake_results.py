@@ -151,9 +151,10 @@ def fake_ranking(scores: pd.DataFrame) -> pd.DataFrame:
     cells = [*KEYS, "fold", "seed", "patient", "case", "metric"]
     mean = scores.groupby(cells, sort=False)["value"].mean().reset_index()
     both = pd.concat([scores, mean.assign(structure="mean")])
+    of_method = dict(list(scores.groupby(["method", "metric"])))
     rows = []
     for key, group in both.groupby([*KEYS, "structure", "metric"], sort=False):
-        raw = scores[(scores["method"] == key[3]) & (scores["metric"] == key[7])]
+        raw = of_method[key[3], key[7]]
         raw = raw if key[6] == "mean" else raw[raw["structure"] == key[6]]
         per_patient = group.groupby("patient")["value"].mean()
         half = 2.2 * per_patient.std() / np.sqrt(len(per_patient))
