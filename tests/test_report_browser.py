@@ -248,7 +248,7 @@ def test_menus_choose_the_cases(visit, tables):
     page = visit(CASES_OF_METHOD)
     page.locator("#chooser [name=metric]").focus()
     page.locator("#chooser [name=metric]").select_option("hd95")
-    assert "HD95, csf" in page.locator("#case-table caption").inner_text() and "metric=hd95" in page.url
+    assert "HD95 (mm), csf" in page.locator("#case-table caption").inner_text() and "metric=hd95" in page.url
     values = [float(text.split()[0]) for text in column(page, "case-table", 1)]
     assert values == sorted(values, reverse=True), "of a distance, the largest is the worst"
     assert page.evaluate("document.activeElement.name") == "metric", "the focus stays at the menu"

@@ -12,7 +12,7 @@ const known = (values) => values.filter((value) => value !== null);
 
 function written(value, metric, spare = 0) {
   if (value === null) return "–";
-  return value.toFixed(metric.digits - spare).replace("-", "−") + (metric.unit ? ` ${metric.unit}` : "");
+  return value.toFixed(metric.digits - spare).replace("-", "−");
 }
 
 // The scores of one case by one method: a value per training, and what was odd about it.
@@ -50,6 +50,9 @@ function selected(query) {
     name: query.get("case"),
   };
 }
+
+const unit = (metric) => (metric.unit ? ` ${metric.unit}` : "");
+const titled = (now) => `${now.metric.name}${now.metric.unit ? ` (${now.metric.unit})` : ""}, ${now.structure === MEAN ? "mean over structures" : now.structure}`;
 
 // A name that may break after its underscores and before its plus.
 function breakable(name) {
@@ -119,7 +122,7 @@ function showCases(now) {
   const worst = metric.lower ? -1 : 1;
   rows.sort(([a], [b]) => (a === null ? (b === null ? 0 : 1) : b === null ? -1 : worst * (a - b)));
   const order = metric.lower ? "descending" : "ascending";
-  const caption = `${now.method} · ${metric.name}, ${now.structure === MEAN ? "mean over structures" : now.structure} · ${place.title}`;
+  const caption = `${now.method} · ${titled(now)} · ${place.title}`;
   caseList.replaceChildren(tableOf("case-table", caption, [
     head("Case"), ...(patients ? [head("Patient")] : []), head(several ? "Mean" : metric.name, order, "n", order),
     ...(several ? place.trainings.map((training) => head(training, order, "n")) : []),
@@ -135,7 +138,6 @@ function showCase(now) {
   caseBox.replaceChildren();
   if (at < 0) return;
   const found = pictureOf(now, name);
-  const what = `${metric.name}, ${now.structure === MEAN ? "mean over structures" : now.structure}`;
   const panels = element("div", { class: "panels" });
   caseBox.append(
     element("h3", { id: "case-title" }, `Case ${name}`),
@@ -149,7 +151,7 @@ function showCase(now) {
       number(scores.mean, metric, 1), ...scores.values.map((value) => number(value, metric)),
       element("td", { class: scores.status ? "alert" : "" }, scores.status || "scored"))];
   });
-  caseBox.append(tableOf("case-methods", `Case ${name} by every method · ${what}`, [
+  caseBox.append(tableOf("case-methods", `Case ${name} by every method · ${titled(now)}`, [
     head("Method"), head("Mean", "descending", "n"), ...place.trainings.map((training) => head(training, "descending", "n")), head("Status", "descending"),
   ], rows.map(([, row]) => row)));
   if (found) drawPanels(panels, found.gallery, found.picture, now);
@@ -245,7 +247,7 @@ async function drawPanels(box, gallery, picture, now) {
     }
     const training = [`seed ${shown.seed}`, `fold ${shown.fold}, seed ${shown.seed}`].map((t) => place.trainings.indexOf(t)).find((i) => i >= 0);
     const value = caseScores(place, method, at, now.structure, metric).values[training] ?? null;
-    add(title, `${metric.name} ${written(value, metric, 1)} (seed ${shown.seed})`, 1 + picture.panels.indexOf(method));
+    add(title, `${metric.name} ${written(value, metric, 1)}${unit(metric)} (seed ${shown.seed})`, 1 + picture.panels.indexOf(method));
   }
   box.replaceChildren(legend, grid);
   const loaded = await decode(picture);
