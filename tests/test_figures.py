@@ -616,6 +616,10 @@ def test_consensus_draws_mean_ranks_with_the_ranks_behind_them(ranking):
     points = collections(ax, "mean")
     np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(table["mean_rank"]))
     assert len(collections(ax, "single")) == 2 * len(fake.METHODS)
+    partly = table.astype({"rank": "Int64"})
+    partly.loc[0, ["n_datasets", "mean_rank", "low", "high", "rank", "p_best"]] = [1, *[pd.NA] * 5]
+    (block,) = (figure := consensus.draw(partly, both)).subfigs or [figure]
+    assert block.axes[0].get_yticklabels()[-1].get_text() == f"{table['method'][0]} (ranked on 1 of 2)"
     assert any("two datasets" in t for t in texts(consensus.draw(fake.fake_consensus(ranking), ranking)))
 
 

@@ -47,6 +47,12 @@ def _panel(ax: Axes, rows: pd.DataFrame, single: pd.DataFrame) -> None:
         if pd.notna(row["p_best"]):
             ax.text(1.01, y, f"{row['p_best']:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
     ax.text(1.01, 1.01, "P(best)", transform=ax.transAxes, va="bottom", fontsize=6.5, color=style.MUTED)
-    style.method_axis(ax, style.row_labels(list(rows["method"]))[0])
+    style.method_axis(ax, style.row_labels([_name(row, rows["n_datasets"].max()) for _, row in rows.iterrows()])[0])
     ax.set_xlim(0.5, len(rows) + 0.5)
     ax.set_xlabel("rank, mean over datasets (1 is best)")
+
+
+def _name(row: pd.Series, n_datasets: int) -> str:
+    """The method, and on how many datasets it was ranked if that is why it has no mean rank."""
+    lacking = pd.isna(row["mean_rank"]) and row["n_datasets"] < n_datasets
+    return f"{row['method']} (ranked on {row['n_datasets']} of {n_datasets})" if lacking else row["method"]
