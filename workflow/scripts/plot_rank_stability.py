@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(distribution: str, ranking: str, empty: str, pdf: str) -> None:
-    """Read rank_distribution.csv and ranking.csv; write `pdf` and the PNG beside it. empty: the policy of the config."""
+    """Read rank_distribution.csv and ranking.csv; write `pdf` and the PNG beside it. empty: the policy to show."""
     figure = rank_stability.draw(style.read_table(distribution), style.read_table(ranking), empty)
     style.save(figure, Path(pdf).with_suffix(""))
 
