@@ -154,10 +154,6 @@ def test_a_block_cites_an_entry_of_the_references(name):
     assert re.search(r"^  author = ", entry, re.M)
 
 
-def test_every_reference_is_cited():
-    assert set(ENTRIES) == {block["cite"] for block in (CATALOGUE | CONFIG["datasets"]).values()}
-
-
 @each_dataset
 def test_a_source_is_an_address_with_a_checksum_or_a_folder_with_instructions(name):
     source = CATALOGUE[name]["source"]

@@ -10,6 +10,7 @@ import fake_results as fake
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import ROOT
 from PIL import Image
 
@@ -120,6 +121,15 @@ def test_every_component_says_what_to_cite_and_the_entries_exist():
             assert re.search(r"^Cite: \S", ast.get_docstring(node), flags=re.M), f"{registry.package}: {name}"
             assert set(cite.citations(registry, name)) <= set(REFERENCES), name
     assert cite.citations(LOSSES, "cross_entropy") == [] and cite.citations(LOSSES, "focal") == ["lin2017"]
+
+
+def test_every_entry_is_cited_by_something():
+    catalogue = [yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("datasets", "config")]
+    cited = {block["cite"] for file in catalogue for block in file["datasets"].values()}
+    for registry in (cite.MODELS, LOSSES):
+        cited |= {key for name in registry.available() for key in cite.citations(registry, name)}
+    cited |= set(re.findall(r"\[@(\w+)\]", (ROOT / "workflow/scripts/lib/report/methods.py").read_text()))
+    assert cited == set(REFERENCES)
 
 
 def test_entries_are_whole():
