@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -92,20 +92,6 @@ def kill(folder: Path, *kinds: str) -> str:
     with suppress(psutil.NoSuchProcess):
         random.choice([process for kind, process in found if kind == victim]).kill()
     return victim
-
-
-@contextmanager
-def paused(folder: Path) -> Iterator[None]:
-    """Stop the controller for a while."""
-    controllers = [process for kind, process in processes(folder) if kind == "controller"]
-    for process in controllers:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in controllers:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
 
 
 def end_all(folder: Path) -> None:
