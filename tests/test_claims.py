@@ -111,6 +111,19 @@ def test_not_reproduced_when_the_gain_is_below_the_margin():
     assert judged(scores(0.0))["verdict"] == "inconclusive"  # the same data without a margin
 
 
+def test_smaller_when_the_whole_interval_is_a_gain_that_does_not_matter():
+    row = judged(scores(0.02), margin=0.05)
+    assert (row["verdict"], 0 < row["low"] < row["high"] < 0.05) == ("smaller", True)
+    assert row["sentence"].endswith("A gain of 0.05 or more is ruled out.")
+    assert judged(scores(0.02), margin=0.01)["verdict"] == "reproduced"
+
+
+def test_one_patient_has_no_interval_that_could_reach_anything():
+    row = judged(scores(0.1, patients=1), published={"difference": 0.11})
+    assert row["verdict"] == "inconclusive" and np.isnan(row["high"])
+    assert row["sentence"].endswith("The published difference is +0.110.")
+
+
 def test_inconclusive_when_seeds_disagree():
     """Every patient agrees, but one seed reverses the order: with three seeds nothing is decided."""
     control = np.full((3, 20), 0.7)
@@ -294,8 +307,8 @@ def test_equivalence_is_two_one_sided_tests():
     [
         (0.003, 0.01, "reproduced", "t+l and c+l differ by less than 0.02 in Dice (mean over structures): t+l 0.7"),
         (-0.003, 0.01, "reproduced", "differ by less than 0.02"),
-        (0.05, 0.01, "not reproduced", "t+l and c+l differ by more than 0.02 in Dice"),
-        (-0.05, 0.01, "not reproduced", "differ by more than 0.02"),
+        (0.05, 0.01, "not reproduced", "between t+l and c+l lies outside ±0.02: t+l 0."),
+        (-0.05, 0.01, "not reproduced", "lies outside ±0.02"),
         (0.01, 0.15, "inconclusive", "it is open whether t+l and c+l differ by less than 0.02 in Dice"),
     ],
 )
@@ -324,7 +337,7 @@ def test_equivalence_without_variance():
     [
         (0.0, 0.01, "reproduced", "t+l falls short of c+l by less than"),
         (0.1, 0.01, "reproduced", "t+l falls short of c+l by less than"),
-        (-0.1, 0.01, "not reproduced", "t+l falls short of c+l by more than"),
+        (-0.1, 0.01, "not reproduced", "the interval of what t+l lacks to c+l in"),
         (0.0, 0.15, "inconclusive", "it is open whether t+l falls short of c+l by less than"),
     ],
 )

@@ -18,7 +18,7 @@ from lib.registry import did_you_mean
 from lib.statistics.degradation import aligned, series
 from lib.statistics.means import Means, estimate_means, holm
 from lib.statistics.ranking import differences
-from lib.statistics.sentences import budget_text, digits_of, falls_short, gain_of, sentence
+from lib.statistics.sentences import budget_text, digits_of, falls_short, gain_of, rules_out_the_margin, sentence
 from lib.statistics.table import SITUATION, Situation
 
 CLAIMS = [
@@ -226,5 +226,5 @@ def _verdict(row: dict) -> str:
     if row["kind"] in ("noninferior", "reaches"):
         return "reproduced" if row["established"] else "not reproduced" if upper < -row["margin"] else "inconclusive"
     if row["separated"] and gain > 0:
-        return "smaller" if falls_short(row) else "reproduced"
-    return "not reproduced" if upper < row["margin"] else "inconclusive"
+        return "smaller" if falls_short(row) or rules_out_the_margin(row) else "reproduced"
+    return "not reproduced" if rules_out_the_margin(row) else "inconclusive"

@@ -23,6 +23,11 @@ def falls_short(row: dict) -> bool:
     return gain_of(row)[1] < DIRECTION[row["metric"]] * row["published_difference"]
 
 
+def rules_out_the_margin(row: dict) -> bool:
+    """Whether the interval ends short of the smallest gain that matters."""
+    return gain_of(row)[1] < row["margin"]
+
+
 def sentence(row: dict) -> str:
     """The sentences on one row of claims.csv."""
     if row["kind"] == "reaches":
@@ -65,9 +70,9 @@ def sentence(row: dict) -> str:
     p = "" if np.isnan(row["p_holm"]) else f", p {against}{_p(row['p_holm'])} after Holm"
     text = f"{place} {_finding(row, score)}: {treatment} {values} ({interval}{p}; {n})."
     if np.isfinite(published := row["published_difference"]):
-        reach = "the interval ends short of it" if falls_short(row) else "the interval reaches it"
-        text += f" The published difference is {published:+.{digits}f}{unit}; {reach}."
-    if row["verdict"] == "not reproduced" and row["margin"] > 0 and row["kind"] in ("superior", "interaction"):
+        reach = "; the interval ends short of it" if falls_short(row) else "; the interval reaches it"
+        text += f" The published difference is {published:+.{digits}f}{unit}{reach if np.isfinite(row['low']) else ''}."
+    if row["kind"] in ("superior", "interaction") and row["margin"] > 0 and rules_out_the_margin(row):
         text += f" A gain of {row['margin']:g}{unit} or more is ruled out."
     return text + levels + row["note"]
 
@@ -88,13 +93,13 @@ def _finding(row: dict, score: str) -> str:
         case "equivalent", "reproduced":
             return f"{treatment} and {control} differ by less than {margin} in {score}"
         case "equivalent", "not reproduced":
-            return f"{treatment} and {control} differ by more than {margin} in {score}"
+            return f"the interval of the difference in {score} between {treatment} and {control} lies outside ±{margin}"
         case "equivalent", _:
             return f"it is open whether {treatment} and {control} differ by less than {margin} in {score}"
         case _, "reproduced":
             return f"{treatment} falls short of {control} by less than {margin} in {score}, if at all"
         case _, "not reproduced":
-            return f"{treatment} falls short of {control} by more than {margin} in {score}"
+            return f"the interval of what {treatment} lacks to {control} in {score} lies beyond {margin}"
     return f"it is open whether {treatment} falls short of {control} by less than {margin} in {score}"
 
 
