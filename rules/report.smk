@@ -39,6 +39,21 @@ TYPESET = expand(
 )
 
 
+# `localrule: True` is not inherited.
+localrules:
+    plot_distributions,
+    plot_claims,
+    plot_significance,
+    plot_rank_stability,
+    plot_agreement,
+    plot_critical_difference,
+    plot_consensus,
+    plot_degradation,
+    plot_seeds,
+    plot_cost,
+    plot_curves,
+
+
 # Every figure is a rule of its own with a script of its own, plot_<figure>.py. All else they inherit from the first.
 rule plot_heatmap:
     input:

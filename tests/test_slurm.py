@@ -132,6 +132,8 @@ def test_twenty_kills_change_nothing(cluster, tmp_path, capsys):
         assert re.search(r"Comment=rule_train_wildcards_brain_cohort_clean_smoke_unet_narrow_d?b?ce_0_[01]", asked), (
             asked
         )
+    submitted = {p.name.removeprefix("rule_") for p in (project.folder / "results/logs/slurm").iterdir()}
+    assert submitted <= {"simulate", "check_cases", "preprocess", "train", "predict", "evaluate"}, "all else is local"
     for row in project.table("ledger.csv").itertuples():
         number = re.findall(r"  Slurm job (\d+) on ", (project.folder / row.log).read_text())[-1]
         assert list((project.folder / "results/logs/slurm").rglob(f"{number}.log")), f"the log of Slurm job {number}"
