@@ -261,7 +261,8 @@ def test_wording_of_one_all_and_no_top_group(render, tables):
     first = ranking["rank"] == 1
     one = Page(render(ranking=ranking.assign(top_group=first))).text
     assert (
-        "The top group has one member, shallow_segnet_narrow+wce: each of the other 6 methods is separated from it."
+        "The top group has one member, shallow_segnet_narrow+wce: each of the other 6 methods is outside the 95 % "
+        "confidence set for the highest mean."
         in one
     )
     everyone = Page(render(ranking=ranking.assign(top_group=True))).text

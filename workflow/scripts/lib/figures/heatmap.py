@@ -14,8 +14,8 @@ from lib.figures import style
 TITLE = "Mean Dice of every architecture × loss"
 CAPTION = (
     "Each cell gives the mean over patients and seeds, its 95 % interval, and the number of patients × seeds. Darker "
-    "is higher. A frame with a dot marks the top group, the methods that these data do not separate from the highest "
-    "mean; it appears only from three seeds on. Hatching marks failed cells, dots missing ones; blank combinations "
+    "is higher. A frame with a dot marks the top group, a 95 % confidence set for the highest expected mean; "
+    "it appears only from three seeds on. Hatching marks failed cells, dots missing ones; blank combinations "
     "were not asked for. Neighbouring means with overlapping intervals are not a ranking."
 )
 
@@ -57,7 +57,7 @@ def draw(ranking: pd.DataFrame, ledger: pd.DataFrame, metric: str = style.PRIMAR
         bar.set_label(f"mean {style.METRIC_NAMES[metric]}")
     group = ""
     if len(means):
-        group = "Frame and ●: top group, not separated from the highest mean.  "
+        group = "Frame and ●: top group, a 95 % confidence set for the highest mean.  "
         if not means["seeds_enough"].astype(bool).any():
             group = "Fewer than 3 seeds: single trainings, so no top group is marked.  "
     figure.supxlabel(

@@ -147,8 +147,9 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     optimiser = {"adamw": "AdamW [@loshchilov2019]", "sgd": f"SGD with momentum {p.get('momentum', 0.9):g}"}
     patch = " × ".join(str(n) for n in p.get("patch", []))
     seeds, folds = ledger["seed"].nunique(), ledger["fold"].nunique()
+    methods = "Every other method" if external_methods(ledger) else "Every method"
     text = (
-        f"Every method was trained under the same protocol ({name}): {p.get('iterations', '?')} iterations with "
+        f"{methods} was trained under the same protocol ({name}): {p.get('iterations', '?')} iterations with "
         f"batches of {p.get('batch', '?')} patches of {patch} voxels"
     )
     if "foreground" in p:
@@ -210,8 +211,10 @@ def _statistics() -> str:
         "The unit of analysis was the patient; patients and trainings were both treated as random, so intervals (95 %) "
         "and p-values refer to other patients and other trainings. Methods were compared pairwise by their differences "
         "on common patients and trainings, p-values adjusted after Holm over all pairs [@holm1979]; a pair counts as "
-        "separated at an adjusted p of at most 0.05 and with at least three seeds. The top group is the set of methods "
-        "not separated from the one with the highest mean Dice."
+        "separated at an adjusted p of at most 0.05 and with at least three seeds. The top group is a 95 % "
+        "confidence set for the method with the highest expected Dice: a method is outside if another is ahead of it at "
+        "a p-value of at most 0.05 / (M - 1), for M methods, by variances of trainings moderated over all pairs (the "
+        "families of Hsu 1981, the variances after Smyth 2004), or if the two are separated."
     )
 
 
