@@ -262,8 +262,7 @@ def test_wording_of_one_all_and_no_top_group(render, tables):
     one = Page(render(ranking=ranking.assign(top_group=first))).text
     assert (
         "The top group has one member, shallow_segnet_narrow+wce: each of the other 6 methods is outside the 95 % "
-        "confidence set for the highest mean."
-        in one
+        "confidence set for the highest mean." in one
     )
     everyone = Page(render(ranking=ranking.assign(top_group=True))).text
     assert "No winner: all 7 methods are in the top group." in everyone
