@@ -44,7 +44,7 @@ TINY = {
     },
     # A checkpoint after each iteration: what a kill costs can then be told to the iteration.
     "protocols": {
-        "smoke": {"iterations": 120, "batch": 2, "patch": [32, 32], "validate_every": 40, "checkpoint_minutes": 0}
+        "smoke": {"iterations": 300, "batch": 2, "patch": [32, 32], "validate_every": 100, "checkpoint_minutes": 0}
     },
     "experiment": {
         "name": "tiny",
