@@ -54,7 +54,12 @@ def test_bold_is_the_top_group_and_the_note_says_so(ranking):
     assert not any("**" in row["NSD"] for row in rows)
     latex = typeset.latex([table])
     assert re.findall(r"^\\textbf\{(\S+)\} & \\textbf", latex, re.M) == [m.replace("_", r"\_") for m in top]
-    assert "not separated from the highest mean Dice, which does not make them equal" in table.notes
+    assert "confidence set for the highest mean Dice; its members need not be equal" in table.notes
+    first = ranking.loc[ranking["rank"] == 1, "method"].iloc[0]
+    (mixed,) = typeset.ranking_tables(ranking.assign(seeds_enough=ranking["method"] != first), UNITS)
+    assert mixed.notes.count(f"fewer than 3 seeds, and so separated from nothing: {first}.") == 1
+    assert dict(zip(mixed.rows["method"], mixed.rows["P(best)"] == "–", strict=True))[first]
+    assert (mixed.rows["P(best)"] == "–").sum() == (table.rows["P(best)"] == "–").sum() + 1
     (few,) = typeset.ranking_tables(ranking.assign(seeds_enough=False), UNITS)
     assert "**" not in typeset.markdown([few]) and "decide nothing" in few.notes and "Bold" not in few.notes
 

@@ -48,17 +48,18 @@ def _ranking(place: tuple[str, str, str], ranking: pd.DataFrame, units: dict) ->
     columns["rank"] = [
         _interval(*row, 0, " to ") for row in primary[["rank", "rank_low", "rank_high"]].itertuples(index=False)
     ]
-    columns["P(best)"] = [_number(p, 2) for p in primary["p_best"]]
+    enough = primary["seeds_enough"].astype(bool)
+    columns["P(best)"] = [_number(p, 2) for p in primary["p_best"].where(enough)]
     columns["patients × seeds"] = [f"{p} × {s}" for p, s in zip(primary["n_patients"], primary["n_seeds"], strict=True)]
     statuses = [s for s in ("missed", "hallucinated", "failed") if primary[f"n_{s}"].any()]
     for status in statuses:
         columns[status] = [str(n) for n in primary[f"n_{status}"]]
-    top = primary["top_group"].astype(bool) & primary["seeds_enough"].astype(bool).any()
+    top = primary["top_group"].astype(bool) & enough.any()
     notes = "Mean over structures, patients and seeds [95 % interval]; ranks and P(best) by Dice, over redrawn ones."
     if top.any():
-        notes += (
-            " Bold: the top group, methods not separated from the highest mean Dice, which does not make them equal."
-        )
+        notes += " Bold: the top group, a 95 % confidence set for the highest mean Dice; its members need not be equal."
+        if few := primary.loc[~enough & primary["rank"].notna(), "method"].tolist():
+            notes += f" With fewer than 3 seeds, and so separated from nothing: {_listed(few)}."
     else:
         notes += " Fewer than 3 seeds: single trainings, which decide nothing; no method is marked."
     if statuses:
