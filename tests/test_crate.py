@@ -56,5 +56,5 @@ def test_everything_listed_is_there_and_the_code_is_the_code(archive):
         graph = json.loads(file.read("ro-crate-metadata.json"))["@graph"]
         assert file.read("code/Snakefile") == (ROOT / "Snakefile").read_bytes()
     files = {e["@id"] for e in graph if "File" in [e["@type"]] + (e["@type"] if isinstance(e["@type"], list) else [])}
-    assert files <= names and "code/workflow/scripts/lib/crate.py" in files
+    assert files <= names and {"code/workflow/scripts/lib/crate.py", "code/report/workflow.rst"} <= files
     assert not [name for name in names if "__pycache__" in name]

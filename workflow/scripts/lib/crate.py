@@ -22,7 +22,7 @@ PROFILES = (
     "https://w3id.org/workflowhub/workflow-ro-crate/1.1",
 )
 PROJECT = LIB.parents[2]
-CODE = ("rules", "workflow", "config", "profiles", "envs", "pyproject.toml", "requirements.lock", "LICENSE")
+CODE = ("rules", "workflow", "report", "config", "profiles", "envs", "pyproject.toml", "requirements.lock", "LICENSE")
 
 
 def write_crate(
