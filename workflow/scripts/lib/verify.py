@@ -25,11 +25,16 @@ def verify_cells(jobs: Iterable[dict], workers: int) -> list[dict]:
 
 
 def verify_cell(job: dict) -> list[dict]:
-    """What differs between a cell's stored scores and those of the predictions that lie beside them."""
+    """What differs between a cell's stored scores and those of the predictions that lie beside them.
+
+    Nothing of a cell that was not evaluated: the ledger says `missing`, and is derived again too.
+    """
     stored = Path(job["output"])
     record = stored.with_name("evaluate.json")
-    if not (stored.is_file() and record.is_file()):
-        return [_finding(stored, stored="missing: the cell was not evaluated")]
+    if not (stored.is_file() or record.is_file()):
+        return []
+    if absent := [path.name for path in (stored, record) if not path.is_file()]:
+        return [_finding(stored, stored=f"missing: {absent[0]}")]
     ended = read_json(record)
     with tempfile.TemporaryDirectory() as folder:
         again = job | {"output": Path(folder) / "scores.csv"}
