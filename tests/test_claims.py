@@ -124,6 +124,12 @@ def test_one_patient_has_no_interval_that_could_reach_anything():
     assert row["sentence"].endswith("The published difference is +0.110.")
 
 
+@pytest.mark.parametrize("kind", ["noninferior", "equivalent"])
+def test_one_patient_has_no_p_value_and_does_not_count_in_the_family(kind):
+    row = judged(scores(0.1, patients=1), kind=kind, margin=0.02)
+    assert np.isnan(row["p"]) and np.isnan(row["p_holm"])
+
+
 def test_inconclusive_when_seeds_disagree():
     """Every patient agrees, but one seed reverses the order: with three seeds nothing is decided."""
     control = np.full((3, 20), 0.7)

@@ -127,7 +127,7 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
     notes = (
         "Difference of means over the same patients and seeds [95 % interval, 90 % of equivalent, not adjusted]; of an "
         "interaction, the change of that difference; of cheaper, the ratio of costs. Verdicts follow the p-value after "
-        "Holm over all claims."
+        "Holm over all claims; with fewer than 3 seeds it is about patients alone, and decides nothing."
     )
     return [Table("Claims: published and measured differences", rows, notes, names=5)]
 

@@ -170,7 +170,7 @@ def _p_value(claim: dict, pair: Means) -> float:
         return max(_one_sided(pair, -claim["margin"], 1), _one_sided(pair, claim["margin"], -1))
     if claim["kind"] in ("noninferior", "reaches"):
         sign = DIRECTION[claim["metric"]]
-        return min(1.0, 2 * _one_sided(pair, -sign * claim["margin"], sign))
+        return float(np.minimum(1.0, 2 * _one_sided(pair, -sign * claim["margin"], sign)))
     return float(pair.p_values()[0])
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
 from lib.data.strengths import Family, families
-from lib.metrics import DISTANCES
+from lib.metrics import BOUNDS
 from lib.statistics.means import Means, estimate_means
 from lib.statistics.table import MEAN, Situation
 
@@ -85,10 +85,12 @@ def area_weights(strengths: tuple[float, ...]) -> np.ndarray:
 
 def _rows(names: list[dict], each: Means, metric: str, level: float) -> list[dict]:
     half = each.half_widths(level)
-    bounds = (0, np.inf if metric in DISTANCES else 1)
     return [
         name
         | {"mean": each.mean[i], "n_patients": int(each.n_patients[i]), "n_seeds": int(each.n_seeds[i])}
-        | {"low": np.clip(each.mean[i] - half[i], *bounds), "high": np.clip(each.mean[i] + half[i], *bounds)}
+        | {
+            "low": np.clip(each.mean[i] - half[i], *BOUNDS[metric]),
+            "high": np.clip(each.mean[i] + half[i], *BOUNDS[metric]),
+        }
         for i, name in enumerate(names)
     ]
