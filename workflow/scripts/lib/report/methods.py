@@ -213,8 +213,8 @@ def _statistics() -> str:
         "on common patients and trainings, p-values adjusted after Holm over all pairs [@holm1979]; a pair counts as "
         "separated at an adjusted p of at most 0.05 and with at least three seeds. The top group is a 95 % "
         "confidence set for the method with the highest expected Dice: a method is outside if another is ahead of it "
-        "at a p-value of at most 0.05 / (M - 1), for M methods, by variances of trainings moderated over all pairs (the "
-        "families of Hsu 1981, the variances after Smyth 2004), or if the two are separated."
+        "at a p-value of at most 0.05 / (M - 1), for M methods, by variances of trainings moderated over all pairs "
+        "(the families of Hsu 1981, the variances after Smyth 2004), or if the two are separated."
     )
 
 
