@@ -20,7 +20,7 @@ CAPTION = (
     "undecided: by its interval, by the adjustment for the number of claims, or by too few seeds. A dotted line is the "
     "margin of the claim, the smallest gain that matters or the largest loss that does not; a grey band is what counts "
     "as no difference. Costs are ratios on a scale of their own, and their line is the largest ratio that the claim "
-    "allows. A diamond outside the interval means that the published size was not met under this budget."
+    "allows. Where the whole interval stays short of the diamond, the published size was not met under this budget."
 )
 
 DECIDED = ("reproduced", "smaller", "not reproduced")
