@@ -19,7 +19,7 @@ rule train:
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        runtime=720,  # the same at each attempt: a training resumes, and partitions have limits
     params:
         job=training_job,
     script:
