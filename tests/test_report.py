@@ -289,6 +289,15 @@ def test_a_method_with_few_seeds_is_pointed_out(render, tables):
     assert "form the top group" in text
 
 
+def test_a_single_training_has_no_share_of_redrawn_rankings(render, tables):
+    """Its bootstrap knows patients alone, so P(best) would be near 1 or 0 by the luck of one training."""
+    ranking = tables["ranking"].assign(p_best=0.87)
+    few = ranking["method"] == "unet_narrow+ce"
+    pages = [Page(render(ranking=ranking.assign(seeds_enough=enough))) for enough in (True, ~few)]
+    shares = [sum(row.count("0.87") for row in page.rows) for page in pages]
+    assert shares[0] - shares[1] == 1
+
+
 @pytest.mark.parametrize(
     "gone", [("claims",), ("scores", "ranking", "comparisons"), ("scores", "ranking", "comparisons", "claims")]
 )
