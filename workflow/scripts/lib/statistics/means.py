@@ -76,10 +76,8 @@ class Means:
         for name, (variance, df, contained, share) in parts.items():
             df = np.where(known & (df > 0), df, np.nan)
             scales = (1.0, df / special.chdtri(df, tail), df / special.chdtri(df, 1 - tail))
-            result[name] = tuple(
-                np.where(np.isnan(df), np.nan, np.sqrt(np.maximum(variance * scale - contained, 0) / share))
-                for scale in scales
-            )
+            share = np.where(np.isnan(df), np.nan, share)  # 0 where there is no value
+            result[name] = tuple(np.sqrt(np.maximum(variance * scale - contained, 0) / share) for scale in scales)
         return result
 
     def _solve(self, solver, exact) -> np.ndarray:
