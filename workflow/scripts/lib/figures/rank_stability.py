@@ -15,7 +15,8 @@ CAPTION = (
     "The area of a disc is the share of bootstrap samples (patients and trainings drawn again) in which the method "
     "took that rank; rank 1 is best. The cross is the median rank, the line spans the central 95 %. Up to ten methods "
     "show every way to make a ranking, more show the first of them. Where the lines of two methods overlap, their "
-    "order depends on who was tested and on luck in training."
+    "order depends on who was tested and on luck in training. Of a method with fewer than three seeds patients alone "
+    "are drawn again, so its line does not show that luck."
 )
 
 FEW = 10  # methods of which all schemes fit side by side
