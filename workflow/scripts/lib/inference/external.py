@@ -6,7 +6,6 @@ is wrong is said at once.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from lib.data.formats import Geometry, label_suffix, read_geometry, read_label, 
 from lib.data.patterns import Listing, Pattern, is_image, some, split_name
 from lib.data.split import cases_of
 from lib.errors import BadInput
-from lib.files import atomic, read_json
+from lib.files import atomic, file_sha256, read_json
 
 
 def import_cell(job: dict) -> dict:
@@ -49,7 +48,7 @@ def import_cell(job: dict) -> dict:
                 continue
             turned += [file] if was_turned else []
             write_label(output / f"{case.case}{label_suffix(like)}", label, like)
-            used[case.case] = {"file": file, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+            used[case.case] = {"file": file, "sha256": file_sha256(file)}
         if turned:
             notes.append(f"axes swapped or flipped to those of the image, without interpolation: {some(turned)}")
         for line in [*(f"problem: {text}" for text in problems), *(f"note: {text}" for text in notes)]:
