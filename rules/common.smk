@@ -117,9 +117,13 @@ def structures_of(*datasets):
     return list(dict.fromkeys(s for name in datasets for s in config["datasets"][name]["structures"]))
 
 
-def cell_of(wildcards):
+def as_cell(wildcards):
     names = {k: getattr(wildcards, k) for k in ("dataset", "condition", "protocol", "architecture", "loss")}
-    return Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed)).columns()
+    return Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed))
+
+
+def cell_of(wildcards):
+    return as_cell(wildcards).columns()
 
 
 def one_of(names):
@@ -233,7 +237,8 @@ def import_job(wildcards):
         "cell": cell,
         "external": settings,
         **of_dataset(wildcards, "structures"),
-        "state": external.folder_state(settings),
+        # A folder that is away for now must not cost what was imported from it.
+        "state": external.folder_state(settings) or external.imported_state(as_cell(wildcards)),
         "code": code("import_predictions", "lib.inference.external"),
     }
 

@@ -23,7 +23,7 @@ from lib.config import cells, check_meaning, claims, predictions_of
 from lib.data.cases import Case, write_index
 from lib.data.nnunet import write_nnunet
 from lib.errors import BadInput
-from lib.external import filled, folder_state, is_made, nnunet_folder, settings_for
+from lib.external import filled, folder_state, imported_state, is_made, nnunet_folder, settings_for
 from lib.files import write_json
 from lib.inference.external import import_cell
 from lib.ledger import build_ledger
@@ -322,6 +322,16 @@ def test_the_state_follows_files_and_splits(hearts):
     states.append(folder_state(filled(settings_for("theirs", {"path": str(hearts.theirs)}, "h"), CELL.columns())))
     assert len(set(states)) == 3
     assert folder_state(settings | {"path": "nowhere", "splits": None}) == ""
+
+
+def test_a_folder_that_is_away_costs_nothing_that_was_imported(in_tmp):
+    cell = Cell("hearts", "clean", "cpu", "theirs", "external", 0, 0)
+    assert imported_state(cell) == ""
+    notes = Path("results/attempts") / cell.folder.relative_to("results/cells")
+    write_json(notes / "predict.job.json", {"state": "as it was"})
+    for state, known in (("ok", "as it was"), ("failed", "")):
+        write_json(cell.folder / "predict.json", {"state": state})
+        assert imported_state(cell) == known
 
 
 def test_which_cells_there_are():

@@ -26,6 +26,8 @@ def derive(folder: Path, cells: list[Cell], settings: dict) -> Iterator[tuple[st
     yield "scores", gather_scores(cells)
     yield "curves", gather_curves(cells)
     yield "ledger", (ledger := build_ledger(cells))
+    if not (folder / "scores.csv").exists():
+        return
     failed, empty = settings["failed"], settings["empty"]
     scores = read_scores(folder / "scores.csv")
     parts = situations(scores, failed, empty)

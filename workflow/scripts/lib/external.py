@@ -5,8 +5,10 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
+from lib.cells import Cell
 from lib.data.patterns import FIELD
 from lib.errors import BadInput
+from lib.files import read_json
 from lib.provenance import value_hash
 
 SITUATION = ("dataset", "condition", "fold", "seed")  # placeholders of `path` and `splits`; `file` has those of a case
@@ -72,6 +74,14 @@ def folder_state(settings: dict) -> str:
     files = sorted(p for p in folder.rglob("[!.]*") if p.is_file()) if folder.is_dir() else []
     files += [Path(settings["splits"])] if settings["splits"] and Path(settings["splits"]).is_file() else []
     return value_hash([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]) if files else ""
+
+
+def imported_state(cell: Cell) -> str:
+    """The state of the folder when this cell was imported from it, if that went well; else ""."""
+    record = cell.folder / "predict.json"
+    job = Path("results/attempts") / cell.folder.relative_to("results/cells") / "predict.job.json"
+    ended_well = record.is_file() and read_json(record)["state"] == "ok"
+    return read_json(job)["state"] if ended_well and job.is_file() else ""
 
 
 def nnunet_folder(dataset: str) -> str:

@@ -1,6 +1,6 @@
 """The simulations behind docs/statistics.md: coverage, false positives, power and sample sizes, with the truth known.
 
-    python benchmarks/statistics.py [TABLE ...] [--scale 1.0]
+    python benchmarks/error_rates.py [TABLE ...] [--scale 1.0]
 
 Tables: coverage, hard, shared, relabelled, folds, alternatives, best, groups, claims, separation, planning, components;
 without a name all of them, in ten minutes on one core. --scale 0.1 simulates a tenth. Every table is deterministic.
