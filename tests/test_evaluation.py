@@ -181,7 +181,9 @@ def test_lesions_and_calibration_where_they_are_asked_for(tmp_path, two_pictures
     structures = {"nerve": 1, "vein": 2}
     task = job(tmp_path, two_pictures, structures=structures, lesions={"structures": ["nerve"], "overlap": "any"})
     reference = square(2, 8, 5, 15)[..., None]
-    write_probabilities(tmp_path / "predictions" / "a.probabilities.npz", structures, [0.75 * reference, 0.0 * reference])
+    write_probabilities(
+        tmp_path / "predictions" / "a.probabilities.npz", structures, [0.75 * reference, 0.0 * reference]
+    )
     table = scores(task)
     plain = scores(job(tmp_path, two_pictures, structures=structures))
     lesions = table[table["metric"].str.startswith("lesions_")]
