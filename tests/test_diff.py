@@ -38,6 +38,31 @@ def test_equal_results_do_not_differ(results):
     assert describe(cells, methods).startswith("No difference: ")
 
 
+def test_rounding_is_no_change(results):
+    cells, _ = compare_results(
+        results("old"),
+        results("new", lambda ledger, scores: (ledger, scores.assign(value=scores["value"] * (1 + 1e-15)))),
+    )
+    assert cells.empty
+
+
+@pytest.mark.parametrize(
+    ("software", "why"),
+    [
+        ("python 3.12, torch 2.13.0", "versions: python 3.11 -> 3.12"),
+        ("python 3.11, torch not installed", "versions: torch 2.13.0 -> not installed"),
+        ("python 3.11, torch 2.13.0, monai 1.6", "nothing that both ledgers record"),
+        ("", "nothing that both ledgers record"),
+    ],
+)
+def test_versions_that_both_record(results, software, why):
+    def change(ledger, scores):
+        return ledger.assign(software=software), scores.assign(value=scores["value"] + 0.1)
+
+    cells, _ = compare_results(results("old"), results("new", change))
+    assert set(cells["why"]) == {why}
+
+
 def test_a_changed_cell_names_its_causes_and_is_held_against_the_seeds(results):
     method = fake_ledger()["method"].iloc[0]
 

@@ -17,6 +17,7 @@ from lib.statistics.table import MEAN, SITUATION
 
 PRIMARY = "dice"
 LEVEL = 0.95
+ROUNDING = 1e-9
 # What the ledger knows of a cell's making, and the word for it when it differs.
 CAUSES = {
     "data": "data",
@@ -111,12 +112,13 @@ def _states(results: Results) -> pd.DataFrame:
 
 
 def _changed_scores(old: pd.DataFrame, new: pd.DataFrame) -> pd.MultiIndex:
-    """Cells of which any score or status is not the same on both sides."""
+    """Cells of which any status, or any score by more than rounding, is not the same on both sides."""
     key = [*CELL, "patient", "case", "structure", "metric"]
     both = old.set_index(key)[["value", "status"]].join(
         new.set_index(key)[["value", "status"]], how="outer", suffixes=("_old", "_new")
     )
-    same = (both["value_old"] == both["value_new"]) & (both["status_old"] == both["status_new"])
+    close = np.isclose(both["value_old"], both["value_new"], rtol=ROUNDING, atol=ROUNDING)
+    same = close & (both["status_old"] == both["status_new"])
     return both[~same].index.droplevel(["patient", "case", "structure", "metric"]).unique()
 
 
@@ -154,15 +156,15 @@ def _why(row: pd.Series) -> str:
     # An older ledger may not record everything.
     pairs = {key: (row[f"{key}_old"], row[f"{key}_new"]) for key in CAUSES}
     causes = [_cause(key, *pair) for key, pair in pairs.items() if all(pair) and pair[0] != pair[1]]
-    return "; ".join(causes) or "nothing that both ledgers record"
+    return "; ".join(filter(None, causes)) or "nothing that both ledgers record"
 
 
 def _cause(key: str, old: str, new: str) -> str:
     if key != "software":
         return CAUSES[key] if len(old) == 64 else f"{CAUSES[key]}: {old} -> {new}"
-    was, now = (dict(entry.rsplit(" ", 1) for entry in side.split(", ") if " " in entry) for side in (old, new))
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    return "versions: " + ", ".join(f"{name} {was.get(name, 'none')} -> {now.get(name, 'none')}" for name in names)
+    was, now = (dict(entry.split(" ", 1) for entry in side.split(", ") if " " in entry) for side in (old, new))
+    changed = [f"{name} {was[name]} -> {now[name]}" for name in was.keys() & now.keys() if was[name] != now[name]]
+    return f"versions: {', '.join(sorted(changed))}" if changed else ""
 
 
 def _methods(old: Results, new: Results, failed: str, empty: str) -> pd.DataFrame:
