@@ -9,7 +9,17 @@ from conftest import ROOT
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config, validate
 
-from lib.config import Cell, add_claims, cells, check_meaning, claims, explain, folder_state, methods
+from lib.config import (
+    Cell,
+    add_claims,
+    cells,
+    check_meaning,
+    claims,
+    explain,
+    folder_state,
+    methods,
+    replace_blocks,
+)
 from lib.errors import BadInput
 
 
@@ -160,6 +170,8 @@ def test_a_cross_that_excludes_itself_is_refused(config):
         (change("experiment.seeds", ["a"]), r"^config: experiment: seeds: 0: 'a' is not of type 'integer'"),
         (change("protocols.demo.optimizer", "adamm"), r"optimizer: 'adamm' is not one of \['adamw', 'sgd'\]"),
         (change("protocols.demo.iterations", 0), r"demo: iterations: 0 is less than the minimum of 1. Optimiser steps"),
+        (change("protocols.demo.epoch", 3), r"demo: .*'epoch' was unexpected.*Did you mean 'epochs'\?"),
+        (change("protocols.demo.minutes", 0), r"demo: minutes: 0 is less than or equal to the minimum of 0. The budget"),
         (change("protocols.demo.lr", "1e-3"), r"demo: lr: '1e-3' is not of type 'number': YAML .* as in 1.0e-3"),
         (change("protocols.demo.augment", {"elastc": {}}), r"augment: .*'elastc' was unexpected.*Did you mean 'elastic'\?"),
         (change("protocols.demo.augment", {"noise": {"strenght": 1}}), r"augment: noise: 'strenght' is not one of \['prob"),
@@ -250,3 +262,27 @@ def test_forgotten_structures_are_read_from_the_datasets_own_files(tmp_path, con
     text = explain(caught.value.__context__)
     assert "datasets: mine: 'structures' is a required property" in text
     assert re.search(r"structures: \{left_kidney: 1, tumor: 2\}", text, re.IGNORECASE), text
+
+
+def test_a_protocol_has_one_budget(config):
+    demo = config["protocols"]["demo"]
+    demo["epochs"] = 3
+    with pytest.raises(
+        BadInput, match="protocols: demo: has iterations and epochs; give one budget, as iterations: 400"
+    ):
+        check_meaning(config)
+    del demo["iterations"]
+    check_meaning(config)
+    del demo["epochs"]
+    with pytest.raises(BadInput, match="protocols: demo: has no budget; give one budget, .* or minutes: 20"):
+        check_meaning(config)
+
+
+@pytest.mark.parametrize("given", [{"epochs": 3}, {"minutes": 0.5}, {"iterations": 7}, {"lr": 0.1}])
+def test_the_budget_of_an_overlay_replaces_that_of_the_catalogue(config, given):
+    overlay = {"protocols": {"demo": given}}
+    update_config(config, overlay)
+    replace_blocks(config, overlay)
+    check_meaning(config)
+    budget = {key: v for key, v in config["protocols"]["demo"].items() if key in ("iterations", "epochs", "minutes")}
+    assert budget == (given if "lr" not in given else {"iterations": 250})

@@ -396,7 +396,7 @@ def test_a_unet_learns_under_augmentation(tmp_path):
 def set_up(tiny: Path, model: dict, loss: dict, **protocol) -> trainer.Training:
     job = tiny_job(tiny, **protocol) | {"model": model, "loss": loss}
     torch.manual_seed(0)
-    return trainer.set_up(job, torch.device("cpu"))[0]
+    return trainer.set_up(job, torch.device("cpu"))
 
 
 CE = {"name": "cross_entropy"}

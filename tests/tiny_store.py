@@ -113,6 +113,7 @@ def tiny_job(folder: Path, output: str = "training", **protocol) -> dict:
         "certificate": str(folder / "certificate.json"),
         "output": str(folder / output),
         "checkpoints": str(folder / f"{output}_checkpoints"),
+        "tensorboard": str(folder / f"{output}_tensorboard"),
         "code": "0",
         "threads": 1,
     }  # fmt: skip

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
+    cell = Path(snakemake.output.record).parent
     protocol = snakemake.config["protocols"][snakemake.wildcards.protocol]
     job = snakemake.params.job | {
         "protocol": snakemake.params.job["protocol"] | {"checkpoint_minutes": protocol["checkpoint_minutes"]},
@@ -17,6 +18,7 @@ if __name__ == "__main__":
         "certificate": snakemake.input.certificate,
         "output": snakemake.output.training,
         "checkpoints": "results/checkpoints",
+        "tensorboard": str("results/tensorboard" / cell.relative_to("results/cells")),
         "threads": snakemake.threads,
     }
     record = supervise(

@@ -13,6 +13,7 @@ from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
 from lib import external
+from lib.budget import BUDGETS
 from lib.cells import UNTRAINED, Cell, method_of
 from lib.claims import checked, method_name
 from lib.data.conditions import check_conditions
@@ -36,6 +37,7 @@ RESERVED = (
     "cells",
     "attempts",
     "checkpoints",
+    "tensorboard",
     "downloads",
     "splits",
     "logs",
@@ -169,10 +171,15 @@ def replace_blocks(config: dict, overlay: dict) -> None:
     """Replace, in place, what Snakemake has merged of an overlay although two of it make no sense in one block.
 
     An overlay's experiment replaces the default one, and in a dataset it has in the catalogue too, source, layout,
-    files, palette, structures, splits and preprocess.intensity do: two sources or two ways to split are none.
+    files, palette, structures, splits and preprocess.intensity do: two sources or two ways to split are none. So does
+    the budget of a protocol.
     """
     if "experiment" in overlay:
         config["experiment"] = deepcopy(overlay["experiment"])
+    for name, block in overlay.get("protocols", {}).items():
+        if given := block.keys() & set(BUDGETS):
+            for key in set(BUDGETS) - given:
+                config["protocols"][name].pop(key, None)
     for name, block in overlay.get("datasets", {}).items():
         own = config["datasets"][name]
         for key in {"source", "layout", "files", "palette", "structures", "splits"} & block.keys():
@@ -268,6 +275,12 @@ def check_meaning(config: dict) -> None:
         _known(name, config["datasets"], "dataset")
         _check_dataset(name, config["datasets"][name])
     check_conditions({name: config["conditions"][name] for name in experiment["conditions"]})
+    for name, protocol in config["protocols"].items():
+        if len(given := [key for key in BUDGETS if key in protocol]) != 1:
+            raise BadInput(
+                f"config, protocols: {name}: has {' and '.join(given) or 'no budget'}; give one budget, as "
+                "iterations: 400, epochs: 30 or minutes: 20."
+            )
     patch = config["protocols"][experiment["protocol"]]["patch"]
     for name in experiment["datasets"]:
         dataset = config["datasets"][name]

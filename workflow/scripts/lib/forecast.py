@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.budget import iterations_within, planned_iterations
 from lib.cells import Cell
+from lib.data.split import cases_of
 from lib.files import read_json, write_json
 from lib.provenance import recipe_hash
 from lib.status import SCRIPTS, cell_state
@@ -70,7 +72,8 @@ def forecast(jobs: list[dict], say: Callable[[str], None]) -> pd.DataFrame:
         waiting = sum(to_run(job) for job in members)
         estimate = from_past(members)
         if estimate is None and waiting:
-            key = (name[0], *name[2:])
+            # A condition that leaves fewer patients makes an epoch shorter.
+            key = name if "epochs" in members[0]["protocol"] else (name[0], *name[2:])
             if key not in probes:
                 say(f"probing {name[3]} on {name[0]} …")
                 probes[key] = from_probe(members[0])
@@ -95,7 +98,9 @@ def from_past(jobs: list[dict]) -> Estimate | None:
         if not cost.exists() or not all(s.exists() for s in stages):
             continue
         ended = read_json(cost)
-        if ended["resumed"] or ended["iterations"] != job["protocol"]["iterations"]:
+        planned = iterations_of(job)
+        same = ended.get("recipe") == recipe_hash(job) if planned is None else ended["iterations"] == planned
+        if ended["resumed"] or not same:
             continue
         seconds.append(sum(read_json(stage)["wall_seconds"] for stage in stages))
         costs.append(ended)
@@ -142,12 +147,22 @@ def counts_of(job: dict) -> tuple[int, int]:
     return tuple(sum(len(splits["cases"][p]) for p in fold[part]) for part in ("validation", "test"))
 
 
+def iterations_of(job: dict) -> int | None:
+    """The budget of a training in iterations; None where its first steps will tell."""
+    protocol = job["protocol"]
+    if "epochs" not in protocol:
+        return planned_iterations(protocol, {}, [])
+    meta, splits = read_json(Path(job["store"]) / "store.json"), read_json(job["splits"])
+    few = meta["condition_settings"].get("train_patients")
+    return planned_iterations(protocol, meta, cases_of(splits, job["cell"]["fold"], "train", few))
+
+
 def estimate_of(probe: dict, job: dict, start: float, counts: tuple[int, int]) -> Estimate:
     """A cell's cost from the probe's figures: two starts, all steps, every validation, the prediction of the tests."""
-    iterations = job["protocol"]["iterations"]
-    validations = math.ceil(iterations / job["protocol"]["validate_every"])
-    of_cases = (probe["seconds_per_case"] or 0) * (validations * counts[0] + counts[1])
+    protocol, per_case = job["protocol"], probe["seconds_per_case"] or 0
     low, middle, high = np.quantile(probe["steps"], [0.1, 0.5, 0.9])
+    iterations = iterations_of(job) or iterations_within(protocol, middle, per_case * counts[0])
+    of_cases = per_case * (math.ceil(iterations / protocol["validate_every"]) * counts[0] + counts[1])
     seconds = [2 * start + iterations * step + of_cases for step in (low, middle, high)]
     rate = probe["kwh_per_second"]
     return Estimate(

@@ -81,9 +81,13 @@ def draw(curves: pd.DataFrame, architectures: list[str]) -> Figure:
 
 def _mean(cells: pd.DataFrame, column: str) -> pd.Series:
     """Mean over cells at each iteration that at least half of them reached, so that a cell that stopped early
-    does not bend the end of the line."""
-    values = cells.dropna(subset=[column]).groupby("iteration")[column].agg(["mean", "size"])
-    return values.loc[values["size"] * 2 >= cells[["fold", "seed"]].drop_duplicates().shape[0], "mean"]
+    does not bend the end of the line. Between its rows a cell has the values of its line: budgets in epochs or minutes
+    give cells different rows."""
+    each = [cell.set_index("iteration")[column] for _, cell in cells.dropna(subset=[column]).groupby(["fold", "seed"])]
+    if not each:
+        return pd.Series(dtype=float)
+    lines = pd.concat(each, axis=1).sort_index().interpolate(method="index", limit_area="inside")
+    return lines.mean(axis=1)[lines.count(axis=1) * 2 >= cells[["fold", "seed"]].drop_duplicates().shape[0]]
 
 
 def _lines(ax: Axes, cells: pd.DataFrame, column: str, look: dict) -> None:

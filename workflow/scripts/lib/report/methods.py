@@ -142,6 +142,14 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
     return text.strip()
 
 
+def _budget(protocol: dict) -> str:
+    if "epochs" in protocol:
+        return f"{protocol['epochs']:g} epochs (of as many patches as there are training images)"
+    if "minutes" in protocol:
+        return f"as many iterations as fit into {protocol['minutes']:g} minutes on the device,"
+    return f"{protocol.get('iterations', '?')} iterations"
+
+
 def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     rate = {"polynomial": "polynomial decay (exponent 0.9)", "cosine": "cosine decay", "constant": "a constant rate"}
     optimiser = {"adamw": "AdamW [@loshchilov2019]", "sgd": f"SGD with momentum {p.get('momentum', 0.9):g}"}
@@ -149,7 +157,7 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     seeds, folds = ledger["seed"].nunique(), ledger["fold"].nunique()
     methods = "Every other method" if external_methods(ledger) else "Every method"
     text = (
-        f"{methods} was trained under the same protocol ({name}): {p.get('iterations', '?')} iterations with "
+        f"{methods} was trained under the same protocol ({name}): {_budget(p)} with "
         f"batches of {p.get('batch', '?')} patches of {patch} voxels"
     )
     if "foreground" in p:

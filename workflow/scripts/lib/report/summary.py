@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from lib.budget import BUDGETS
 from lib.figures import style
 from lib.report.tables import records
 
@@ -116,7 +117,7 @@ def caveats(
         add("Few patients", f"With {few} patients, methods that are not separated here may differ in truth.")
     if any(len(a["rows"]) > 1 for a in answers):
         protocols = config.get("protocols", {})
-        budgets = [f"{name}: {p['iterations']} iterations" for name, p in protocols.items() if p.get("iterations")]
+        budgets = [f"{name}: {p[key]} {key}" for name, p in protocols.items() for key in BUDGETS if p.get(key)]
         add(
             "One budget",
             f"Ranks hold for it ({'; '.join(budgets) or 'see Methods'}); longer training may reorder them.",

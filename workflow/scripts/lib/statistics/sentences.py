@@ -105,7 +105,12 @@ def _finding(row: dict, score: str) -> str:
 
 def budget_text(protocol: dict) -> str:
     """The training budget of a protocol in words; empty where it is not known."""
-    return f"{protocol['iterations']} iterations of {protocol['batch']} patches" if "iterations" in protocol else ""
+    if "iterations" in protocol:
+        return f"{protocol['iterations']} iterations of {protocol['batch']} patches"
+    unit = next((key for key in ("epochs", "minutes") if key in protocol), None)
+    if unit is None:
+        return ""
+    return f"{_count(protocol[unit], unit.removesuffix('s'))} with {protocol['batch']} patches per iteration"
 
 
 def digits_of(metric: str) -> int:

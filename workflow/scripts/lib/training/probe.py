@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-import torch
-
 from lib.inference.device import start_torch
-from lib.inference.forward import predict_probabilities
 from lib.training.cost import device_name, peak_memory_mb
-from lib.training.trainer import set_up
+from lib.training.timing import seconds_per_case, timed
+from lib.training.trainer import set_up, unsettled
 
 SECONDS, STEPS = 4.0, 20  # a probe ends with the first of the two, after at least LEAST steps
 LEAST = 2
@@ -24,34 +21,17 @@ def probe_training(job: dict) -> dict:
     """
     protocol = job["protocol"]
     device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
-    training, _ = set_up(job, device)
-    training.step()
-    _finish(device)
+    training = set_up(unsettled(job), device)
+    timed(training.step, device)
     steps, started = [], time.monotonic()
     while len(steps) < LEAST or (len(steps) < STEPS and time.monotonic() - started < SECONDS):
-        before = time.monotonic()
-        training.step()
-        _finish(device)
-        steps.append(time.monotonic() - before)
+        steps.append(timed(training.step, device))
     drawn, stepped = training.energy_kwh(), time.monotonic() - started
-    per_case = None
-    if training.validation:
-        case = training.validation[int(np.argmax([case.image.size for case in training.validation]))]
-        before = time.monotonic()
-        predict_probabilities(
-            training.model, case.image, protocol["patch"], device, protocol["precision"], training.regions
-        )
-        per_case = time.monotonic() - before
     return {
         "steps": steps,
-        "seconds_per_case": per_case,
+        "seconds_per_case": seconds_per_case(training),
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "peak_memory_mb": peak_memory_mb(device),
         "kwh_per_second": None if drawn is None else drawn / stepped,
         "device": device_name(device),
     }
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

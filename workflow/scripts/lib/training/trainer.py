@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.budget import iterations_within, planned_iterations
 from lib.data.certificate import require_certificate
 from lib.data.split import cases_of, verify_splits
 from lib.data.store import IGNORE, Store, open_store
@@ -34,12 +36,15 @@ from lib.training.checkpoint import (
     stop_signals,
 )
 from lib.training.cost import device_name, energy_meter, fingerprint, forward_flops, peak_memory_mb
+from lib.training.events import event_log
 from lib.training.sampler import PatchSampler, TrainingCase
 from lib.training.schedule import learning_rate
+from lib.training.timing import seconds_per_case, seconds_per_step
 from lib.training.validation import mean_dice
 
 ROWS = 40  # of the learning curve, besides those of validation
 LINES = 20  # of progress
+TIMED_SECONDS = 5.0  # of steps that a budget in minutes rests on, or a twentieth of it where that is less
 CURVE = ("iteration", "loss", "lr", "validation_dice", "seconds")
 
 
@@ -51,19 +56,30 @@ def train_cell(job: dict) -> dict:
     one. Raises Diverged when the loss or a weight is not finite, BadInput for faults of data and
     configuration.
     """
-    protocol = job["protocol"]
-    total, minutes = protocol["iterations"], protocol["checkpoint_minutes"]
+    protocol, minutes = job["protocol"], job["protocol"]["checkpoint_minutes"]
     device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
-    training, origin = set_up(job, device)
-    progress = training.progress
+    store, fold = open_fold(job)
+    origin = training_origin(job, store.meta, fold)
     checkpoints = Path(job["checkpoints"]) / origin["identity"]
     if hand_over(checkpoints, job["output"]):
         _say("this training ended before; its results were kept")
         return read_json(Path(job["output"]) / "cost.json")
-    if checkpoint := load_checkpoint(checkpoints):
+    checkpoint = load_checkpoint(checkpoints)
+    total = checkpoint["iterations"] if checkpoint else settle_iterations(job, device)
+    training = set_up(job | {"protocol": protocol | {"iterations": total}}, device)
+    progress = training.progress
+    _say(
+        f"{job['model']['name']}, {sum(p.numel() for p in training.model.parameters()):,} parameters, on "
+        f"{device_name(device)}, {protocol['precision']}, {torch.get_num_threads()} thread(s); "
+        f"{len(fold['train'])} training and {len(fold['validation'])} validation cases"
+    )
+    if checkpoint:
         training.restore(checkpoint)
         _say(f"resumed at iteration {progress.iteration} of {total}")
+    elif "minutes" in protocol:
+        save_checkpoint(checkpoints, training.snapshot())  # timed again, the steps would give another number
 
+    log = event_log(job["tensorboard"], progress.rows, progress.seconds)
     speed, saved = _Speed(progress), time.monotonic()
     try:
         with stop_signals() as caught:
@@ -79,6 +95,7 @@ def train_cell(job: dict) -> dict:
                         training.add_row(interrupted=lambda: bool(caught))
                     except InterruptedError:
                         continue  # to the checkpoint; the row is repeated after resumption
+                    log(progress.rows[-1])
                     if progress.iteration * LINES // total > speed.lines:
                         _say(speed.line(progress, total))
                 if progress.iteration == total:
@@ -94,8 +111,40 @@ def train_cell(job: dict) -> dict:
     return cost
 
 
-def set_up(job: dict, device: torch.device) -> tuple[Training, dict[str, str]]:
-    """Data, network, loss and optimiser at iteration 0, and their origin, whose identity names the checkpoints."""
+def settle_iterations(job: dict, device: torch.device) -> int:
+    """The budget of the job's protocol in iterations.
+
+    One in minutes is settled by timing steps and a validation on the device, of a training that is then dropped: the
+    real one starts as if nothing had happened. As many iterations as fit, validations included.
+    """
+    protocol = job["protocol"]
+    store, fold = open_fold(job)
+    if (planned := planned_iterations(protocol, store.meta, fold["train"])) is not None:
+        return planned
+    training = set_up(unsettled(job), device)
+    step = seconds_per_step(training, min(TIMED_SECONDS, 60 * protocol["minutes"] / 20))
+    seconds_per_case(training)  # warms up
+    validation = (seconds_per_case(training) or 0) * len(training.validation)
+    total = iterations_within(protocol, step, validation)
+    _say(
+        f"{total} iterations fit into {protocol['minutes']:g} minutes, at {step:.3g} s per step and "
+        f"{validation:.3g} s per validation"
+    )
+    del training
+    gc.collect()  # the network and its hooks refer to each other
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return total
+
+
+def unsettled(job: dict) -> dict:
+    """The job with a long budget in iterations, unless it has one, so that its first steps can be tried."""
+    return job | {"protocol": {"iterations": 10**6} | job["protocol"]}
+
+
+def set_up(job: dict, device: torch.device) -> Training:
+    """Data, network, loss and optimiser at iteration 0, for a budget in iterations."""
     cell, protocol = job["cell"], job["protocol"]
     dims = len(protocol["patch"])
     store, fold = open_fold(job)
@@ -121,13 +170,8 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, dict[str, str]]:
         feature_channels=features and features.channels((1, channels, *protocol["patch"]), device),
     ).to(device)
 
-    _say(
-        f"{job['model']['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, on "
-        f"{device_name(device)}, {protocol['precision']}, {torch.get_num_threads()} thread(s); "
-        f"{len(cases['train'])} training and {len(cases['validation'])} validation cases"
-    )
     patches = protocol["patch"], protocol["batch"], protocol["foreground"]
-    training = Training(
+    return Training(
         protocol=protocol,
         device=device,
         model=model,
@@ -143,7 +187,6 @@ def set_up(job: dict, device: torch.device) -> tuple[Training, dict[str, str]]:
         progress=Progress(fingerprint=fingerprint(device)),
         energy_kwh=energy_meter(device),
     )
-    return training, training_origin(job, store.meta, fold)
 
 
 def open_fold(job: dict) -> tuple[Store, dict[str, list[str]]]:
@@ -400,6 +443,7 @@ class Training:
             "modules": {name: module.state_dict() for name, module in self._modules().items()},
             "generators": {name: g.get_state() for name, g in self.generators.items()},
             "torch": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "iterations": self.protocol["iterations"],
             "progress": vars(self.progress),
         }
 
