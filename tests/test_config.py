@@ -274,7 +274,7 @@ def test_a_protocol_has_one_budget(config):
     del demo["iterations"]
     check_meaning(config)
     del demo["epochs"]
-    with pytest.raises(BadInput, match="protocols: demo: has no budget; give one budget, .* or minutes: 20"):
+    with pytest.raises(BadInput, match=r"protocols: demo: has no budget; give one budget, .* or minutes: 20"):
         check_meaning(config)
 
 

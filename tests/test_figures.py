@@ -344,6 +344,16 @@ def test_curves_of_a_diverged_cell_do_not_bend_the_mean_and_negative_losses_are_
     assert negative.subfigs[0].axes[0].get_yscale() == "linear"
 
 
+def test_the_mean_of_curves_with_different_rows_runs_between_their_lines():
+    rows = {0: [(10, 4.0), (20, 2.0), (30, 1.0)], 1: [(15, 3.0), (25, 1.0), (30, 1.0)]}  # as budgets in minutes do
+    cells = pd.DataFrame(
+        [{"fold": 0, "seed": s, "iteration": i, "training_loss": v} for s, line in rows.items() for i, v in line]
+    )
+    mean = curves._mean(cells, "training_loss")
+    # At 10 only one has begun; at 15 it has 3, at 20 the other has 2, at 25 the first has 1.5.
+    assert mean.to_dict() == {10: 4.0, 15: 3.0, 20: 2.0, 25: 1.25, 30: 1.0}
+
+
 def test_curves_without_rows_or_validation():
     assert any("no cell" in t for t in texts(curves.draw(fake.fake_curves().iloc[:0], ARCHITECTURES)))
     figure = curves.draw(fake.fake_curves().assign(validation_dice=np.nan), ARCHITECTURES)

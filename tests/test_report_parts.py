@@ -212,6 +212,24 @@ def test_the_methods_text_says_what_was_configured():
     assert "left out for all methods" in other[4] and "diverged were left out" in other[4]
 
 
+@pytest.mark.parametrize(
+    ("budget", "sentence", "caveat"),
+    [
+        ({"epochs": 12.5}, "(demo): 12.5 epochs (of as many patches as there are training images) with", "12.5 epochs"),
+        ({"minutes": 20}, "(demo): as many iterations as fit into 20 minutes on the device, with batches", "20 minutes"),
+    ],
+)
+def test_a_budget_that_is_not_in_iterations(budget, sentence, caveat):
+    config = full_config()
+    del config["protocols"]["demo"]["iterations"]
+    config["protocols"]["demo"] |= budget
+    ledger = fake.fake_ledger(failed=None, missing=None)
+    assert sentence in methods.methods_text(config, ledger, [CHECK], [CERTIFICATE], "1")[3]
+    answers = [{"rows": [{}, {}], "enough": True, "patients": 40}]
+    found = summary.caveats(ledger, answers, fake.fake_claims().iloc[:0], [CERTIFICATE], config)
+    assert f"(demo: {caveat})" in found[-1]["text"]
+
+
 def test_methods_from_elsewhere_are_said_to_be():
     ledger = fake.fake_ledger()
     external = ledger.iloc[:2].assign(method="nnunet_v2", architecture="nnunet_v2", loss="external")
