@@ -107,6 +107,7 @@ def fake_ledger(methods=METHODS, folds=2, seeds=3, failed=FAILED, missing=MISSIN
                     "flops": 1.4e8 * (i + 1),
                 }
                 row |= {
+                    "iterations": 150,
                     "samples_per_second": 90.0 - 8 * i,
                     "device": "cpu",
                     "threads": 1,
@@ -135,6 +136,7 @@ def fake_ledger(methods=METHODS, folds=2, seeds=3, failed=FAILED, missing=MISSIN
                             "peak_memory_mb",
                             "parameters",
                             "flops",
+                            "iterations",
                             "samples_per_second",
                         ),
                         np.nan,

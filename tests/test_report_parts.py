@@ -216,7 +216,11 @@ def test_the_methods_text_says_what_was_configured():
     ("budget", "sentence", "caveat"),
     [
         ({"epochs": 12.5}, "(demo): 12.5 epochs (of as many patches as there are training images) with", "12.5 epochs"),
-        ({"minutes": 20}, "(demo): as many iterations as fit into 20 minutes on the device, with batches", "20 minutes"),
+        (
+            {"minutes": 20},
+            "(demo): as many iterations as fit into 20 minutes on the device, with batches",
+            "20 minutes",
+        ),
     ],
 )
 def test_a_budget_that_is_not_in_iterations(budget, sentence, caveat):

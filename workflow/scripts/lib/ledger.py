@@ -13,8 +13,9 @@ from lib.files import read_json
 from lib.status import STAGES, cell_state
 
 COST = (
-    "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "samples_per_second",
-    "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "recipe", "data", "identity",
+    "wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_mb", "parameters", "flops", "iterations",
+    "samples_per_second", "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "recipe", "data",
+    "identity",
 )  # fmt: skip
 MADE_BY = ("hardware", "software", "prediction", "scoring", "training_data")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")

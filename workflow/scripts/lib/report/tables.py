@@ -135,6 +135,7 @@ def costs(ledger: pd.DataFrame) -> list[dict]:
                 "cells": len(cells),
                 "parameters": cells["parameters"].max(),
                 "flops": cells["flops"].max(),
+                "iterations": cells["iterations"].median(),
                 "wall_seconds": cells["wall_seconds"].median(),
                 "total_seconds": cells["wall_seconds"].sum(min_count=1),
                 "gpu_hours": cells["gpu_hours"].sum(min_count=1),
