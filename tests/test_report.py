@@ -336,6 +336,14 @@ def test_policies_are_stated_as_configured(render):
     assert "left out for every method" in other and "Failed cells are in no mean" in other
 
 
+@pytest.mark.parametrize(("unit", "amount"), [("iterations", "40\u2009000"), ("epochs", "12.5"), ("minutes", "20")])
+def test_every_kind_of_budget_is_told(render, unit, amount):
+    config = fake.fake_config()
+    del config["protocols"]["demo"]["iterations"]
+    config["protocols"]["demo"][unit] = float(amount) if "." in amount else int(amount.replace("\u2009", ""))
+    assert f"all methods share; demo: {amount} {unit}, batch 8, patch 80 × 80" in Page(render(config=config)).text
+
+
 def test_costs_are_those_of_the_finished_cells(page, tables):
     row = next(cells for cells in page.rows if cells and cells[0] == "segnet_narrow+ce" and "float32" in cells)
     # five of six cells finished: 40 + seed seconds each, seeds 0 and 2 in fold 0 and 0 to 2 in fold 1
