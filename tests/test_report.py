@@ -336,11 +336,11 @@ def test_policies_are_stated_as_configured(render):
     assert "left out for every method" in other and "Failed cells are in no mean" in other
 
 
-@pytest.mark.parametrize(("unit", "amount"), [("iterations", "40\u2009000"), ("epochs", "12.5"), ("minutes", "20")])
+@pytest.mark.parametrize(("unit", "amount"), [("iterations", "40 000"), ("epochs", "12.5"), ("minutes", "20")])
 def test_every_kind_of_budget_is_told(render, unit, amount):
     config = fake.fake_config()
     del config["protocols"]["demo"]["iterations"]
-    config["protocols"]["demo"][unit] = float(amount) if "." in amount else int(amount.replace("\u2009", ""))
+    config["protocols"]["demo"][unit] = float(amount) if "." in amount else int(amount.replace(" ", ""))
     assert f"all methods share; demo: {amount} {unit}, batch 8, patch 80 × 80" in Page(render(config=config)).text
 
 
