@@ -58,6 +58,17 @@ def test_steps_are_deterministic(tiny, recipe, loss):
     assert_equal(weights(first), weights(second))
 
 
+def test_minutes_are_the_same_training_as_their_iterations(tiny):
+    first, second = jobs(tiny, precision="float16", validate_every=50)
+    del first["protocol"]["iterations"]
+    first["protocol"]["minutes"] = 0.05
+    cost = train_cell(first)
+    assert cost["iterations"] > 10
+    second["protocol"]["iterations"] = cost["iterations"]
+    assert train_cell(second)["peak_memory_mb"] == pytest.approx(cost["peak_memory_mb"], rel=0.1)
+    assert_equal(weights(first), weights(second))
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_learns_and_repeats(tiny, precision):
     change = {"precision": precision, "iterations": 200, "batch": 4, "lr": 1e-2, "validate_every": 200}
