@@ -159,9 +159,9 @@ def store_input(wildcards):
     return store_of(wildcards.dataset, wildcards.condition, wildcards.fold)
 
 
-def protocol_of(wildcards):
+def protocol_named(name):
     """The protocol without the one key that cannot change a result; train.py adds it."""
-    protocol = config["protocols"][wildcards.protocol]
+    protocol = config["protocols"][name]
     return {key: protocol[key] for key in sorted(protocol.keys() - {"checkpoint_minutes"})}
 
 
@@ -172,7 +172,7 @@ def training_job(wildcards):
         "cell": cell_of(wildcards),
         "model": config["architectures"][wildcards.architecture],
         "loss": loss,
-        "protocol": protocol_of(wildcards),
+        "protocol": protocol_named(wildcards.protocol),
         "code": code(
             "train",
             "lib.training",
@@ -198,7 +198,7 @@ def prediction_job(wildcards):
         "cell": cell_of(wildcards),
         **({"probabilities": structures} if config["keep_probabilities"] else {}),
         "model": config["architectures"][wildcards.architecture],
-        "protocol": protocol_of(wildcards),
+        "protocol": protocol_named(wildcards.protocol),
         "code": code(
             "predict",
             "lib.inference.predict",

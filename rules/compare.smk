@@ -164,7 +164,7 @@ rule judge_claims:
     params:
         claims=CLAIMS,
         conditions={name: config["conditions"][name] for name in config["experiment"]["conditions"]},
-        protocols={config["experiment"]["protocol"]: config["protocols"][config["experiment"]["protocol"]]},
+        protocols={config["experiment"]["protocol"]: protocol_named(config["experiment"]["protocol"])},
         failed=config["failed_cells"],
         empty=config["empty_masks"],
         code=code("judge_claims"),

@@ -137,9 +137,12 @@ def test_progress_diff_and_export(finished):
     assert {p.name for p in (finished.folder / "results/tiny/exports").iterdir()} >= {"challenger.csv", "crate.zip"}
 
 
-def test_a_forecast_probes_the_methods_that_have_not_run(finished):
-    text = finished.snakemake("forecast").stdout
-    assert "probing unet_narrow+ce" in text and "6 cells, 0 to run" in text
+def test_a_forecast_probes_the_methods_that_have_not_run(project):
+    assert "tiny: 6 cells, 0 to run" in project.snakemake("forecast").stdout
+    experiment = TINY["experiment"] | {"seeds": [0, 1]}
+    project.configure(TINY | {"experiment": experiment})
+    text = project.snakemake("forecast").stdout
+    assert "probing unet_narrow+ce on brain_cohort" in text and "tiny: 12 cells, 6 to run" in text
 
 
 def test_a_comment_or_docstring_reruns_nothing(project):

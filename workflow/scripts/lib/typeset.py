@@ -15,6 +15,7 @@ ONE_PAGE = 45  # rows; longer tables break over pages in LaTeX
 IN_LATEX = str.maketrans(
     {character: f"\\{character}" for character in "%_&#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+    | {"“": "``", "”": "''"}
     | {"−": "$-$", "×": r"$\times$", "÷": r"$\div$", "·": r"$\cdot$", "<": "$<$", ">": "$>$"}
 )
 
@@ -114,7 +115,7 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
             "treatment − control": claims["treatment"] + " − " + claims["control"],
             "where": [" · ".join(place) for place in claims[["dataset", "condition"]].itertuples(index=False)],
             "metric": claims["metric"].map(lambda name: style.METRIC_NAMES.get(name, name)),
-            "kind": claims["kind"] + margins,
+            "claimed": "“" + claims["kind"] + "”" + margins,
             "published": [_signed(value, 3) for value in claims["published_difference"]],
             "measured": measured,
             "p, Holm": [_p(p) for p in claims["p_holm"]],
@@ -175,7 +176,7 @@ def _markdown(table: Table) -> str:
     bold = _mask(table)
     for k, column in enumerate(rows):
         cells = rows[column].astype(str).str.replace("|", "\\|", regex=False)
-        cells = "`" + cells + "`" if k < table.names and column not in ("metric", "kind") else cells
+        cells = "`" + cells + "`" if k < table.names and column not in ("metric", "claimed") else cells
         rows[column] = np.where(bold[column], "**" + cells + "**", cells)
     lines = [list(rows.columns), [":--" if k < table.names else "--:" for k in range(rows.shape[1])], *rows.to_numpy()]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -102,8 +102,8 @@ def _licences(claims: pd.DataFrame, comparisons: pd.DataFrame) -> Iterator[dict]
 
 
 def sentences_of_text(text: str) -> list[str]:
-    """Sentences of plain text or Markdown, without what stands in quotation marks or backticks."""
-    text = re.sub(r"```.*?```|`[^`]*`|“[^”]*”|\"[^\"\n]*\"", " ", text, flags=re.S)
+    """Sentences of plain text, Markdown or LaTeX, without what stands in quotation marks or backticks."""
+    text = re.sub(r"```.*?```|``[^`\n]*?''|`[^`]*`|“[^”]*”|\"[^\"\n]*\"", " ", text, flags=re.S)
     return [part for line in text.splitlines() for part in _split(line)]
 
 
