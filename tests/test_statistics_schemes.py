@@ -300,7 +300,7 @@ def test_consensus_is_the_mean_rank_of_methods_that_are_everywhere():
         "y": {"a": 0.5, "b": 0.6, "c": 0.4},
         "z": {"a": 0.8, "b": 0.8, "c": 0.1},
     }
-    wiggle = np.array([[-0.001, 0.0, 0.001]])
+    wiggle = np.array([[-0.001, 0.0, 0.001]] * 3)
     tables = [
         on_dataset(name, score_table({f"{m}+l": level + wiggle for m, level in methods.items()}))
         for name, methods in means.items()
@@ -311,6 +311,13 @@ def test_consensus_is_the_mean_rank_of_methods_that_are_everywhere():
     assert table["rank"].dropna().to_dict() == {"a+l": 1, "b+l": 1, "c+l": 3}
     assert table["p_best"].dropna().to_dict() == {"a+l": 0.5, "b+l": 0.5, "c+l": 0.0}
     assert table.loc["d+l", ["mean_rank", "rank", "p_best"]].isna().all()
+
+
+def test_one_training_gives_a_consensus_no_certainty():
+    values = {"a+l": np.array([[0.9, 0.91, 0.92]]), "b+l": np.array([[0.5, 0.51, 0.52]])}
+    table = consensus(situations(pd.concat([on_dataset(name, score_table(values)) for name in "xy"])), resamples=20)
+    assert table["mean_rank"].tolist() == [1, 2]
+    assert table[["low", "high", "p_best"]].isna().all(axis=None)
 
 
 def test_datasets_are_redrawn_independently():

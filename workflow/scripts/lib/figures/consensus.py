@@ -46,7 +46,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, single: pd.DataFrame) -> None:
         ax.scatter([row["mean_rank"]], [y], s=18, color=style.BLUE, zorder=3, gid="mean")
         if pd.notna(row["p_best"]):
             ax.text(1.01, y, f"{row['p_best']:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
-    ax.text(1.01, 1.01, "P(best)", transform=ax.transAxes, va="bottom", fontsize=6.5, color=style.MUTED)
+    if rows["p_best"].notna().any():
+        ax.text(1.01, 1.01, "P(best)", transform=ax.transAxes, va="bottom", fontsize=6.5, color=style.MUTED)
     style.method_axis(ax, style.row_labels([_name(row, rows["n_datasets"].max()) for _, row in rows.iterrows()])[0])
     ax.set_xlim(0.5, len(rows) + 0.5)
     ax.set_xlabel("rank, mean over datasets (1 is best)")

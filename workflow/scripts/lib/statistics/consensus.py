@@ -21,7 +21,8 @@ def consensus(parts: list[Situation], resamples: int = 2000, level: float = 0.95
     In every dataset the methods rank by their mean over structures and patients; ties share their mean rank. Minimises
     the sum of squared distances to the datasets' ranks: `relation_consensus(method = "euclidean")` in R, as challengeR
     uses. Only methods that are ranked on all datasets are ranked, among themselves. Intervals and P(best) come from
-    patients and trainings drawn again, independently in each dataset; datasets themselves are fixed.
+    patients and trainings drawn again, independently in each dataset; datasets themselves are fixed. There are none
+    where a method has fewer than two patients or three seeds: luck in training would pass for certainty.
     """
     tables = []
     for situation in sorted({(part.name["condition"], part.name["protocol"]) for part in parts}):
@@ -56,7 +57,7 @@ def _consensus(parts: list[Situation], metric: str, resamples: int, level: float
     for i, (means, methods) in enumerate(each):
         at = np.array([np.flatnonzero(methods == names[k])[0] for k in common])
         measured.append(rankdata(-np.round(means.mean[at], 12)))
-        if means.n_patients[at[0]] >= 2:
+        if means.n_patients[at[0]] >= 2 and means.seeds_enough[at].all():
             draws = resampled_means(means, at, *resample(means, at, resamples, [seed, i]))
             drawn.append(rankdata(-np.round(draws, 12), axis=1))
     mean_rank = np.mean(measured, 0)
