@@ -141,6 +141,7 @@ def test_twenty_kills_change_nothing(cluster, tmp_path, capsys):
         print(f"\n{KILLS} kills on Slurm in {time.monotonic() - started:.0f} s: {dict(done)}; trainings: {dict(began)}")
 
 
+@pytest.mark.stress  # waits for Slurm's polls of memory
 def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(cluster, tmp_path):
     losses = {name: {"name": name} for name in ("hungry", "insatiable", "explosive")}
     methods = [f"unet_narrow+{loss}" for loss in ("ce", *losses)]
