@@ -253,7 +253,7 @@ def report_config():
         "architectures": {k: v for k, v in config["architectures"].items() if k in recipes["architecture"]},
         "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"] if name not in UNTRAINED},
         **{kind: {k: v for k, v in config[kind].items() if k in recipes["architecture"]} for kind in UNTRAINED},
-        "conditions": {name: config["conditions"][name] for name in experiment["conditions"]},
+        "conditions": CONDITIONS,
         "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
         "claims": CLAIMS,
         "failed_cells": config["failed_cells"],

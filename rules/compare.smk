@@ -1,5 +1,7 @@
 """From the cells to tables: ledger, pooled scores, ranking, claims. Reads tables only, imports no torch."""
 
+CONDITIONS = {name: config["conditions"][name] for name in config["experiment"]["conditions"]}
+PROTOCOLS = {config["experiment"]["protocol"]: protocol_named(config["experiment"]["protocol"])}
 RECORDS = [f"{cell.folder}/evaluate.json" for cell in REPORTED]
 TABLES = expand(
     "results/{experiment}/{table}.csv",
@@ -163,8 +165,8 @@ rule judge_claims:
         runtime=30,
     params:
         claims=CLAIMS,
-        conditions={name: config["conditions"][name] for name in config["experiment"]["conditions"]},
-        protocols={config["experiment"]["protocol"]: protocol_named(config["experiment"]["protocol"])},
+        conditions=CONDITIONS,
+        protocols=PROTOCOLS,
         failed=config["failed_cells"],
         empty=config["empty_masks"],
         code=code("judge_claims"),
@@ -189,7 +191,7 @@ rule degrade:
         mem_mb=2000,
         runtime=30,
     params:
-        conditions={name: config["conditions"][name] for name in config["experiment"]["conditions"]},
+        conditions=CONDITIONS,
         failed=config["failed_cells"],
         empty=config["empty_masks"],
         code=code("degrade"),

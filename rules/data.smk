@@ -1,5 +1,6 @@
 """Images to a store: simulate, download or find, check, split by patient, certify, preprocess."""
 
+STORES = list(dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS))
 DATA = [
     *[f"results/data/{d}/raw" for d in config["experiment"]["datasets"] if d in SIMULATED + DOWNLOADED],
     *expand(
@@ -7,7 +8,7 @@ DATA = [
         dataset=config["experiment"]["datasets"],
         file=["index.csv", "cases.csv", "check.json", "check.html", "splits.json", "certificate.json"],
     ),
-    *dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS),
+    *STORES,
 ]
 
 # What `check` and `export_nnunet` are about.

@@ -26,7 +26,7 @@ rule forecast:
     input:
         splits=expand("results/data/{dataset}/splits.json", dataset=config["experiment"]["datasets"]),
         certificates=expand("results/data/{dataset}/certificate.json", dataset=config["experiment"]["datasets"]),
-        stores=list(dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS)),
+        stores=STORES,
     log:
         f"results/logs/forecast/{EXPERIMENT}.log",
     retries: 0
@@ -83,8 +83,8 @@ rule verify:
         jobs=lambda wildcards: [verification_job(cell) for cell in CELLS],
         settings={
             "claims": CLAIMS,
-            "conditions": {name: config["conditions"][name] for name in config["experiment"]["conditions"]},
-            "protocols": {config["experiment"]["protocol"]: protocol_named(config["experiment"]["protocol"])},
+            "conditions": CONDITIONS,
+            "protocols": PROTOCOLS,
             "failed": config["failed_cells"],
             "empty": config["empty_masks"],
         },

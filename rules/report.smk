@@ -295,7 +295,7 @@ rule write_report:
             "results/data/{dataset}/certificate.json",
             dataset=config["experiment"]["datasets"],
         ),
-        stores=list(dict.fromkeys(store_of(cell.dataset, cell.condition, cell.fold) for cell in CELLS)),
+        stores=STORES,
         figures=FIGURES,
         galleries=GALLERIES,
         references="config/references.bib",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import torch
-from project import Project
+from project import COHORT, Project
 
 KINDS = ("training", "supervisor", "snakemake in a job", "controller")
 TABLES = ("scores", "ranking", "comparisons", "claims")
@@ -33,15 +33,7 @@ STORY = {
 }
 
 TINY = {
-    "datasets": {
-        "brain_cohort": {
-            "source": {"simulate": "icbm152", "patients": 6, "seed": 0, "spacing": 5},
-            "structures": {"csf": 1, "gray_matter": 2, "white_matter": 3},
-            "preprocess": {"slices": "axial", "intensity": "zscore", "crop": "nonzero"},
-            "splits": {"folds": 2, "validation": 0.34},
-            "tolerance_mm": 5,
-        }
-    },
+    "datasets": {"brain_cohort": COHORT},
     # A checkpoint after each iteration: what a kill costs can then be told to the iteration.
     "protocols": {
         "smoke": {"iterations": 300, "batch": 2, "patch": [32, 32], "validate_every": 100, "checkpoint_minutes": 0}

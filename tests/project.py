@@ -12,6 +12,14 @@ import pandas as pd
 import yaml
 from conftest import ROOT
 
+COHORT = {
+    "source": {"simulate": "icbm152", "patients": 6, "seed": 0, "spacing": 5},
+    "structures": {"csf": 1, "gray_matter": 2, "white_matter": 3},
+    "preprocess": {"slices": "axial", "intensity": "zscore", "crop": "nonzero"},
+    "splits": {"folds": 2, "validation": 0.34},
+    "tolerance_mm": 5,
+}
+
 # A methods developer's view: one file, one line of configuration. Each of these fails in its own way.
 LOSSES = """
 import os, signal

@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from project import ROOT, Project
+from project import COHORT, ROOT, Project
 
 from lib.data.cases import read_index
 from lib.figures.style import read_table
@@ -18,15 +18,7 @@ from lib.status import forget_failure
 pytestmark = pytest.mark.slow
 
 TINY = {
-    "datasets": {
-        "brain_cohort": {
-            "source": {"simulate": "icbm152", "patients": 6, "seed": 0, "spacing": 5},
-            "structures": {"csf": 1, "gray_matter": 2, "white_matter": 3},
-            "preprocess": {"slices": "axial", "intensity": "zscore", "crop": "nonzero"},
-            "splits": {"folds": 2, "validation": 0.34},
-            "tolerance_mm": 5,
-        }
-    },
+    "datasets": {"brain_cohort": COHORT},
     "protocols": {"smoke": {"iterations": 6, "batch": 2, "patch": [32, 32], "validate_every": 3}},
     "losses": {"explosive": {"name": "explosive"}, "broken": {"name": "broken"}, "crashing": {"name": "crashing"}},
     "experiment": {

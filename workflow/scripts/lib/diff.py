@@ -13,7 +13,7 @@ from lib.ledger import CELL
 from lib.statistics import read_scores, situations
 from lib.statistics.means import estimate_means, holm
 from lib.statistics.ranking import differences
-from lib.statistics.table import MEAN, SITUATION
+from lib.statistics.table import MEAN, SITUATION, kept
 
 PRIMARY = "dice"
 LEVEL = 0.95
@@ -125,12 +125,7 @@ def _changed_scores(old: pd.DataFrame, new: pd.DataFrame) -> pd.MultiIndex:
 def _cell_means(results: Results, failed: str, empty: str) -> pd.Series:
     """Mean Dice per cell: over structures, then cases, then patients, under the policies."""
     rows = results.scores[results.scores["metric"] == PRIMARY]
-    if failed == "exclude":
-        rows = rows[rows["status"] != "failed"]
-    if empty == "exclude":
-        where = ["dataset", "case", "structure"]
-        absent = rows.loc[rows["status"].isin(["both_empty", "hallucinated"]), where]
-        rows = rows[~pd.MultiIndex.from_frame(rows[where]).isin(pd.MultiIndex.from_frame(absent))]
+    rows = rows[kept(rows, failed, empty)]
     cases = rows.groupby([*CELL, "patient", "case"])["value"].mean()
     return cases.groupby([*CELL, "patient"]).mean().groupby(list(CELL)).mean()
 

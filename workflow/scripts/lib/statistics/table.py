@@ -87,17 +87,23 @@ def situations(scores: pd.DataFrame, failed: str = "worst", empty: str = "penali
             f"The score table holds two rows for {', '.join(f'{c} {row[c]}' for c in key)}; each score occurs once."
         )
 
-    scores = scores.assign(value=value, kept=True)
-    if failed == "exclude":
-        scores.loc[scores["status"] == "failed", "kept"] = False
-    if empty == "exclude":  # by the reference alone, so for every method; any scored method reveals it
-        where = ["dataset", "case", "structure"]
-        absent = scores.loc[scores["status"].isin(["both_empty", "hallucinated"]), where]
-        scores.loc[pd.MultiIndex.from_frame(scores[where]).isin(pd.MultiIndex.from_frame(absent)), "kept"] = False
+    scores = scores.assign(value=value, kept=kept(scores, failed, empty))
     return [
         _situation(dict(zip(SITUATION, name, strict=True)), part, failed)
         for name, part in scores.groupby(SITUATION, sort=True)
     ]
+
+
+def kept(scores: pd.DataFrame, failed: str, empty: str) -> np.ndarray:
+    """Which rows count under the policies for failed cells and empty references; see `situations`."""
+    counts = np.ones(len(scores), bool)
+    if failed == "exclude":
+        counts &= (scores["status"] != "failed").to_numpy()
+    if empty == "exclude":  # by the reference alone, so for every method; any scored method reveals it
+        where = ["dataset", "case", "structure"]
+        absent = scores.loc[scores["status"].isin(["both_empty", "hallucinated"]), where]
+        counts &= ~pd.MultiIndex.from_frame(scores[where]).isin(pd.MultiIndex.from_frame(absent))
+    return counts
 
 
 def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situation:
