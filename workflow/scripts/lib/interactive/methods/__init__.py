@@ -1,0 +1,1 @@
+"""Interactive methods, one file per family, found by name in `lib.interactive.METHODS`."""
