@@ -13,7 +13,7 @@ from scipy.ndimage import zoom
 from lib.data.cases import Case, load_image, load_label, load_mask
 from lib.data.conditions import apply_condition
 from lib.data.formats import Geometry
-from lib.data.store import IGNORE
+from lib.data.store import IGNORE, Store
 from lib.data.structures import Classes, classes_of, label_of_regions
 from lib.errors import BadInput
 from lib.files import atomic, write_json
@@ -47,11 +47,7 @@ def preprocess_cases(
             labels = _classes_of_label(seen["label"], classes, block["ignore"])
             plans = plan(seen["inside"], seen["geometry"], settings, fingerprint.get("spacing"))
             image = np.stack([_to_stored(channel, plans) for channel in _normalised(seen, settings, fingerprint, case)])
-            label = np.zeros(plans["stored"], np.uint8)
-            best = np.full(plans["stored"], -1, np.float32)
-            for number in [*range(len(classes.names)), IGNORE]:
-                if number == 0 or (labels == number).any():
-                    _keep_largest(label, best, number, _to_stored((labels == number).astype(np.float32), plans))
+            label = _stored_label(labels, plans)
             np.save(temporary / f"{case.case}.image.npy", image)
             np.save(temporary / f"{case.case}.label.npy", label)
             if seen["test_image"] is not None:
@@ -110,6 +106,21 @@ def restore_probabilities(
     """
     for channel in probabilities if regions else probabilities[1:]:
         yield _on_file(_from_stored(channel, geometry), geometry)
+
+
+def write_references(cases: list[Case], store: Store, folder: str | Path, block: dict) -> None:
+    """Write `folder`/{case}.npy, references on the grid of `store`: class indices (*stored) uint8, or IGNORE.
+
+    They come from the files, so a condition with noise on the labels does not reach them. block: the dataset's
+    structures, palette and ignore.
+    """
+    classes = classes_of(block["structures"])
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        for case in cases:
+            label, _ = load_label(case, block["structures"], block["palette"])
+            numbers = _classes_of_label(label, classes, block["ignore"])
+            np.save(temporary / f"{case.case}.npy", _stored_label(numbers, store.meta["cases"][case.case]["geometry"]))
 
 
 def plan(inside: np.ndarray, geometry: Geometry, settings: dict, median: list[float] | None = None) -> dict:
@@ -257,6 +268,15 @@ def _classes_of_label(label: np.ndarray, classes: Classes, ignore: list[int]) ->
     return numbers
 
 
+def _stored_label(numbers: np.ndarray, geometry: dict) -> np.ndarray:
+    """Class indices on the file's grid, uint8, to the stored grid: one class at a time, the largest wins."""
+    label = np.zeros(geometry["stored"], np.uint8)
+    best = np.full(geometry["stored"], -1, np.float32)
+    for number in np.flatnonzero(np.bincount(numbers.ravel())):  # ascending, IGNORE last
+        _keep_largest(label, best, number, _to_stored((numbers == number).astype(np.float32), geometry))
+    return label
+
+
 def _extent(occupied: np.ndarray) -> list[int]:
     """[low, high) around the True entries with the margin; everything if there is none."""
     where = np.flatnonzero(occupied)
@@ -272,7 +292,7 @@ def _cropped(geometry: dict) -> list[int]:
 def _from_stored(channel: np.ndarray, geometry: dict) -> np.ndarray:
     """A channel on the stored grid, float, to the cropped grid of the file in RAS axes, float32."""
     channel = np.transpose(channel.astype(np.float32, copy=False), np.argsort(geometry["axes"]))
-    return _resample(channel, _cropped(geometry))
+    return resample(channel, _cropped(geometry))
 
 
 def _on_file(cropped: np.ndarray, geometry: dict) -> np.ndarray:
@@ -288,10 +308,10 @@ def _to_stored(array: np.ndarray, geometry: dict) -> np.ndarray:
     box = tuple(slice(low, high) for low, high in geometry["crop"])
     canonical = apply_orientation(array, np.array(geometry["orientation"]))[box]
     size = [geometry["stored"][at] for at in np.argsort(geometry["axes"])]
-    return np.ascontiguousarray(np.transpose(_resample(canonical, size), geometry["axes"]))
+    return np.ascontiguousarray(np.transpose(resample(canonical, size), geometry["axes"]))
 
 
-def _resample(array: np.ndarray, size: list[int]) -> np.ndarray:
+def resample(array: np.ndarray, size: list[int]) -> np.ndarray:
     """Linear interpolation to `size` over the same field of view; voxels are boxes, edges are held."""
     if list(array.shape) == list(size):
         return array
