@@ -1,8 +1,9 @@
-"""Whether a child process died for want of memory: the kernel only sends SIGKILL, some schedulers to all at once."""
+"""Whether a process died for want of memory: the kernel only sends SIGKILL, some schedulers to a whole job at once."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections import deque
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import psutil
 
-SECONDS = 1.0  # between two looks
+SECONDS = 1.0  # between two looks at which processes there are
+LOOKS = 20  # at their memory meanwhile: half a gigabyte is soon taken, and Slurm, which also polls, must not be first
 MIB = 2**20
+# Slurm's words in the log of a job: it polled its memory, or the kernel killed in the job's cgroup.
+WORDS = re.compile(r"^(slurmstepd|srun)\b.*(exceeded memory limit|oom.kill event|out of memory)", re.I | re.M)
 
 
 class MemoryWatch:
@@ -20,7 +24,8 @@ class MemoryWatch:
 
     - The kernel's count of processes killed for want of memory has risen when the child died of SIGKILL.
     - Inside a Slurm job with a limit `mem_mb`: the job's processes (resident memory, as Slurm adds them up) passed it.
-      The child is killed then, before Slurm kills all, this process included, and nobody is left to note why.
+      The child is killed then, before Slurm kills all, this process included, and nobody is left to note why. Where
+      Slurm was first after all, `slurm_ended_for_memory` tells the next attempt.
     """
 
     def __init__(self, child: subprocess.Popen, mem_mb: int | None):
@@ -42,22 +47,54 @@ class MemoryWatch:
             self.complaint = "the system killed the process for want of memory"
 
     def _look(self) -> None:
-        while not self._over.wait(SECONDS):
-            if self.mem_mb and (used := self._used_mb()) > self.mem_mb:
-                self.complaint = (
-                    f"the job used {used:.0f} MB, more than the {self.mem_mb} MB (mem_mb) that it asked for"
-                )
-                self.child.kill()
-                return
+        while not self._over.is_set():
             self._kills.append(_kernel_kills())
+            processes = self._processes()
+            for _ in range(LOOKS):
+                if self._over.wait(SECONDS / LOOKS):
+                    return
+                if self.mem_mb and (used := _used_mb(processes)) > self.mem_mb:
+                    self.complaint = (
+                        f"the job used {used:.0f} MB, more than the {self.mem_mb} MB (mem_mb) that it asked for"
+                    )
+                    self.child.kill()
+                    return
 
-    def _used_mb(self) -> float:
-        total = 0
+    def _processes(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
-            for process in (self._top, *self._top.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    total += process.memory_info().rss
-        return total / MIB
+            return [self._top, *self._top.children(recursive=True)] if self._top else []
+        return []
+
+
+def slurm_ended_for_memory(job: str | None) -> str:
+    """What Slurm says of its job of this number if that ended for want of memory.
+
+    Empty where it ended otherwise, and where nobody can tell: without Slurm's commands, or when Slurm has forgotten it.
+    """
+    if not job:
+        return ""
+    known = _said("scontrol", "show", "job", job)
+    if "OUT_OF_MEMORY" in known + _said("sacct", "--noheader", "--parsable2", "--format=State", "--jobs", job):
+        return f"Slurm job {job} ended as OUT_OF_MEMORY"
+    with suppress(OSError):
+        log = re.search(r"^\s*StdOut=(.+)", known, re.M)
+        if log and (words := WORDS.search(Path(log[1]).read_text(errors="replace"))):
+            return f"Slurm killed job {job}: {words[0]}"
+    return ""
+
+
+def _said(*command: str) -> str:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    return ""
+
+
+def _used_mb(processes: list[psutil.Process]) -> float:
+    total = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / MIB
 
 
 def _top_of_job() -> int:

@@ -34,7 +34,7 @@ from lib.cells import STAGES, method_of
 from lib.child import DISK_FULL
 from lib.devices import one_gpu
 from lib.files import read_json, remove_leftovers, write_json
-from lib.memory import MemoryWatch
+from lib.memory import MemoryWatch, slurm_ended_for_memory
 from lib.provenance import hardware, value_hash, versions
 
 SCIENTIFIC = ("diverged", "bad-input")
@@ -85,7 +85,14 @@ def supervise(
         past = _notes(notes, stage)
         number = 1 + max(past, default=0)
         note = notes / f"{stage}-{number}.json"
+        if past:
+            _ask_slurm(notes / f"{stage}-{number - 1}.json", past[number - 1])
         since = _since_last_ending(past.values(), identity)
+        if since and _decides(since, attempts):  # as is known only now
+            entry = since[-1] | {"recorded": True}
+            write_json(notes / f"{stage}-{number - 1}.json", entry)
+            write_json(record, entry)
+            return entry
         entry = {
             "stage": stage,
             "state": "failed",
@@ -94,6 +101,7 @@ def supervise(
             "log": str(log),
             "attempts": 1 + len(since),
             "identity": identity,
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
             "started": _now(),
             "hardware": hardware(),
             "versions": versions(),
@@ -102,9 +110,7 @@ def supervise(
         started = time.monotonic()
         with one_gpu(gpus) as (gpu, held):
             entry |= _run(stage, target, job, notes, log, stop, mem_mb, gpu, [lock, *held])
-        accidents = sum(attempt["reason"] not in INTERRUPTED for attempt in (*since, entry))
-        ended = entry["state"] == "ok" or entry["reason"] in SCIENTIFIC
-        ended = ended or (accidents >= attempts and entry["reason"] not in INTERRUPTED)
+        ended = _decides([*since, entry], attempts)
         entry |= {"ended": _now(), "wall_seconds": round(time.monotonic() - started, 3), "recorded": ended}
         write_json(note, entry)
         if ended:
@@ -129,6 +135,21 @@ def _since_last_ending(entries: Iterable[dict], identity: str) -> list[dict]:
         ended = entry["state"] == "ok" or entry.get("recorded") or entry["identity"] != identity
         since = [] if ended else [*since, entry]
     return since
+
+
+def _decides(tries: list[dict], attempts: int) -> bool:
+    """Whether the last of these attempts at a job is its ending."""
+    last = tries[-1]
+    accidents = sum(entry["reason"] not in INTERRUPTED for entry in tries)
+    ended = last["state"] == "ok" or last["reason"] in SCIENTIFIC
+    return ended or (accidents >= attempts and last["reason"] not in INTERRUPTED)
+
+
+def _ask_slurm(note: Path, entry: dict) -> None:
+    """A killed attempt may have had too little memory: Slurm can kill all of a job before anybody notes it."""
+    if entry["reason"] == "killed" and (message := slurm_ended_for_memory(entry.get("slurm_job"))):
+        entry |= {"reason": "out-of-memory", "message": message}
+        write_json(note, entry)
 
 
 def _run(
