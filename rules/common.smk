@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from lib import config as segcross
 from lib import external
-from lib.cells import UNTRAINED, Cell
+from lib.cells import OUTSIDE_GRID, Cell
+from lib.classical import CLASSICAL
 from lib.controller import controller_is_gone, note_controller
 from lib.errors import BadInput
 from lib.figures.captions import caption_of
@@ -57,6 +58,7 @@ pathvars:
     cell=CELL,
     trained_cell=CELL.replace("{loss}", f"{{loss,{'|'.join(config['losses'])}}}"),
     external_cell=CELL.replace("{loss}", "{loss,external}"),
+    classical_cell=CELL.replace("{loss}", "{loss,classical}"),
 
 
 wildcard_constraints:
@@ -64,8 +66,8 @@ wildcard_constraints:
     dataset="|".join(config["datasets"]),
     condition="|".join(config["conditions"]),
     protocol="|".join(config["protocols"]),
-    architecture="|".join([*config["architectures"], *(name for kind in UNTRAINED for name in config[kind])]),
-    loss="|".join([*config["losses"], *UNTRAINED]),
+    architecture="|".join([*config["architectures"], *(name for kind in OUTSIDE_GRID for name in config[kind])]),
+    loss="|".join([*config["losses"], *OUTSIDE_GRID]),
     fold=r"\d+",
     seed=r"\d+",
 
@@ -243,6 +245,15 @@ def import_job(wildcards):
     }
 
 
+def classical_job(wildcards):
+    recipe = config["classical"][wildcards.architecture]
+    return {
+        "cell": cell_of(wildcards),
+        "classical": recipe,
+        "code": code("segment_classical", "lib.inference.classical", *CLASSICAL.modules(recipe)),
+    }
+
+
 def report_config():
     """The part of the configuration that the experiment uses: what the report prints and depends on."""
     experiment = config["experiment"]
@@ -251,8 +262,8 @@ def report_config():
         "experiment": experiment,
         "datasets": {name: config["datasets"][name] for name in experiment["datasets"]},
         "architectures": {k: v for k, v in config["architectures"].items() if k in recipes["architecture"]},
-        "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"] if name not in UNTRAINED},
-        **{kind: {k: v for k, v in config[kind].items() if k in recipes["architecture"]} for kind in UNTRAINED},
+        "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"] if name not in OUTSIDE_GRID},
+        **{kind: {k: v for k, v in config[kind].items() if k in recipes["architecture"]} for kind in OUTSIDE_GRID},
         "conditions": CONDITIONS,
         "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
         "claims": CLAIMS,

@@ -6,19 +6,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 STAGES = ("train", "predict", "evaluate")
-# Kinds of methods that nothing here trains, each with a block of that name in the configuration. The kind stands where
-# others have their loss; a rule that accepts it as `{loss}` writes predict.json and the predictions.
-UNTRAINED = ("external",)
+# Kinds of methods outside the grid of architectures and losses, each with a block of that name in the configuration.
+# The kind stands where others have their loss; a rule that accepts it as `{loss}` writes predict.json and the
+# predictions, and returns what it cost, if anything, as `cost` of its result.
+OUTSIDE_GRID = ("external", "classical")
+# Of these, the kinds whose methods draw nothing at random: one seed says all.
+DETERMINISTIC = ("classical",)
 
 
 def method_of(architecture: str, loss: str) -> str:
-    """The method in tables, figures and claims: `unet+ce`, or the plain name of one that nothing here trains."""
-    return architecture if loss in UNTRAINED else f"{architecture}+{loss}"
+    """The method in tables, figures and claims: `unet+ce`, or the plain name of one outside the grid."""
+    return architecture if loss in OUTSIDE_GRID else f"{architecture}+{loss}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method in one situation; of an untrained method, `architecture` is its name and `loss` its kind."""
+    """One method in one situation; of one outside the grid, `architecture` is its name and `loss` its kind."""
 
     dataset: str
     condition: str
@@ -35,7 +38,7 @@ class Cell:
     @property
     def stages(self) -> tuple[str, ...]:
         """Those that leave a record."""
-        return STAGES[1:] if self.loss in UNTRAINED else STAGES
+        return STAGES[1:] if self.loss in OUTSIDE_GRID else STAGES
 
     @property
     def folder(self) -> Path:

@@ -12,9 +12,9 @@ import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
-from lib import external
+from lib import classical, external
 from lib.budget import BUDGETS
-from lib.cells import UNTRAINED, Cell, method_of
+from lib.cells import DETERMINISTIC, OUTSIDE_GRID, Cell, method_of
 from lib.claims import checked, method_name
 from lib.data.conditions import check_conditions
 from lib.data.layouts import chosen, declared_structures, source_files
@@ -50,7 +50,7 @@ RESERVED = (
 def methods(config: dict) -> list[tuple[str, str]]:
     """(architecture, loss) pairs of the experiment, without those that the command line excludes.
 
-    Of a method that nothing here trains, the pair is its name and its kind, such as ("nnunet_v2", "external").
+    Of a method outside the grid, the pair is its name and its kind, such as ("nnunet_v2", "external").
     """
     return [pair for pair in declared_methods(config) if method_of(*pair) not in config["exclude"]]
 
@@ -62,13 +62,13 @@ def declared_methods(config: dict) -> list[tuple[str, str]]:
         return [_pair(text, config) for text in experiment["methods"]]
     excluded = {_pair(text, config) for text in experiment.get("exclude", [])}
     crossed = [pair for pair in product(experiment["architectures"], experiment["losses"]) if pair not in excluded]
-    return crossed + [(name, kind) for kind in UNTRAINED for name in experiment.get(kind, [])]
+    return crossed + [(name, kind) for kind in OUTSIDE_GRID for name in experiment.get(kind, [])]
 
 
 def _pair(text: str, config: dict) -> tuple[str, str]:
-    """The pair of "architecture+loss", or of the name of an untrained method; external is the kind of unknown ones."""
+    """The pair of "architecture+loss", or of the name and kind of a method outside the grid; "" for unknown ones."""
     architecture, plus, loss = text.partition("+")
-    return architecture, loss if plus else next((k for k in UNTRAINED if text in config[k]), UNTRAINED[0])
+    return architecture, loss if plus else next((k for k in OUTSIDE_GRID if text in config[k]), "")
 
 
 def cells(config: dict) -> list[Cell]:
@@ -81,6 +81,7 @@ def cells(config: dict) -> list[Cell]:
         for architecture, loss in methods(config)
         for fold in experiment["folds"]
         for seed in experiment["seeds"]
+        if loss not in DETERMINISTIC or seed == experiment["seeds"][0]
         if loss != "external" or _is_imported(config, architecture, dataset, condition, seed)
     ]
 
@@ -229,6 +230,7 @@ def check_meaning(config: dict) -> None:
     for kind, check in (
         ("architectures", lambda name: MODELS.check(config["architectures"][name], MODEL_CONTEXT)),
         ("losses", lambda name: loss_recipe(name, config["losses"])),
+        ("classical", lambda name: classical.build(config["classical"][name])),
     ):
         for name in config[kind]:
             try:
@@ -240,11 +242,11 @@ def check_meaning(config: dict) -> None:
     where = f"experiment '{experiment['name']}'"
     if experiment["name"] in RESERVED:
         raise BadInput(f"config, {where}: the name is a folder of results/ already; choose another name.")
-    given = {key for key in ("methods", "architectures", "losses", "exclude", *UNTRAINED) if key in experiment}
-    if given != {"methods"} and given - {"exclude", *UNTRAINED} != {"architectures", "losses"}:
+    given = {key for key in ("methods", "architectures", "losses", "exclude", *OUTSIDE_GRID) if key in experiment}
+    if given != {"methods"} and given - {"exclude", *OUTSIDE_GRID} != {"architectures", "losses"}:
         raise BadInput(
             f"config, {where}: give either `methods: [architecture+loss, external, …]` or both `architectures:` and "
-            "`losses:`, with `exclude:` and `external:` as you like."
+            f"`losses:`, with {', '.join(f'`{key}:`' for key in ('exclude', *OUTSIDE_GRID))} as you like."
         )
     for key in ("datasets", "conditions"):
         for name in experiment[key]:
@@ -253,7 +255,9 @@ def check_meaning(config: dict) -> None:
     for key in ("methods", "exclude"):
         for text in experiment.get(key, []):
             architecture, loss = _pair(text, config)
-            if loss not in UNTRAINED:
+            if not loss:
+                _known(text, [name for kind in OUTSIDE_GRID for name in config[kind]], f"{where}: {key}")
+            if loss not in OUTSIDE_GRID:
                 _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
                 _known(loss, config["losses"], f"{where}: {key}: '{text}'")
     for text in config["exclude"]:
@@ -261,7 +265,7 @@ def check_meaning(config: dict) -> None:
     if not methods(config):
         raise BadInput(f"config, {where}: exclude: leaves no method; shorten it.")
     for architecture, loss in methods(config):
-        if loss in UNTRAINED:
+        if loss in OUTSIDE_GRID:
             _known(architecture, config[loss], f"{where}: methods")
             continue
         _known(architecture, config["architectures"], f"{where}: architectures")
@@ -299,6 +303,7 @@ def check_meaning(config: dict) -> None:
                 f"'{name}' is trained in {dims}-D (preprocess: slices: {dataset['preprocess']['slices']}); give {dims}."
             )
 
+    _check_outside_grid(config)
     _check_external(config, where)
     run = {method_of(*pair) for pair in methods(config)}
     for full, used in experiment.get("stand_ins", {}).items():
@@ -333,14 +338,21 @@ def check_meaning(config: dict) -> None:
         raise BadInput("config: partial reports on what has ended, retry_failed runs again; choose one of them.")
 
 
-def _check_external(config: dict, where: str) -> None:
-    """The experiment's external methods: names, paths for every dataset, and a condition that they are made for."""
-    if reserved := [kind for kind in UNTRAINED if kind in config["losses"]]:
+def _check_outside_grid(config: dict) -> None:
+    """Names of methods outside the grid: each means one method, and no kind is a loss."""
+    if reserved := [kind for kind in OUTSIDE_GRID if kind in config["losses"]]:
         raise BadInput(f"config, losses: '{reserved[0]}' is a kind of method and so no name of a loss; rename it.")
+    for name, kind in ((name, kind) for name, kind in methods(config) if kind in OUTSIDE_GRID):
+        if name in config["architectures"]:
+            raise BadInput(f"config, {kind}: '{name}' is the name of an architecture too; choose another.")
+        if others := [other for other in OUTSIDE_GRID if other != kind and name in config[other]]:
+            raise BadInput(f"config, {kind}: '{name}' is in {others[0]} too; rename one of them.")
+
+
+def _check_external(config: dict, where: str) -> None:
+    """The experiment's external methods: paths for every dataset, and a condition that they are made for."""
     experiment = config["experiment"]
     for name in (architecture for architecture, loss in methods(config) if loss == "external"):
-        if name in config["architectures"]:
-            raise BadInput(f"config, external: '{name}' is the name of an architecture too; choose another.")
         for dataset in experiment["datasets"]:
             try:
                 settings = external.settings_for(name, config["external"][name], dataset)

@@ -27,14 +27,17 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
     rows = []
     for cell in cells:
         state = cell_state(cell.folder, cell.stages)
-        cost = _read(cell.folder / "training" / "cost.json")
         trained, predicted, scored = (_read(cell.folder / f"{stage}.json") for stage in STAGES)
+        result = predicted.get("result", {})
+        # Outside the grid, what was done and what it cost is in the record of the predictions.
+        cost = _read(cell.folder / "training" / "cost.json") or result.get("cost", {})
+        made = trained or (predicted if "cost" in result else {})
         made_by = {
-            "hardware": " · ".join(str(value) for value in trained.get("hardware", {}).values()),
-            "software": ", ".join(f"{name} {version}" for name, version in trained.get("versions", {}).items()),
+            "hardware": " · ".join(str(value) for value in made.get("hardware", {}).values()),
+            "software": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
             "prediction": predicted.get("identity"),
             "scoring": scored.get("identity"),
-            "training_data": predicted.get("result", {}).get("training_data"),  # of external methods
+            "training_data": result.get("training_data"),  # of external methods
         }
         rows.append(cell.columns() | {k: state[k] for k in STATE} | {k: cost.get(k) for k in COST} | made_by)
     return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, *MADE_BY])

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 import tomllib
 from functools import cache
 from importlib import metadata
@@ -87,6 +89,12 @@ def _imports(file: Path) -> tuple[str, ...]:
 def _module_file(name: str) -> Path | None:
     base = LIB.joinpath(*name.split(".")[1:])
     return next((f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()), None)
+
+
+def peak_resident_mb() -> float:
+    """MiB: the largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
 
 
 def value_hash(value: object) -> str:

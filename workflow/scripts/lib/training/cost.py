@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.provenance import hardware
+from lib.provenance import hardware, peak_resident_mb
 
 MIB = 2**20
 
@@ -46,8 +44,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """MiB: the largest sum of tensors on the GPU, or the process's largest resident set on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    return peak / MIB if sys.platform == "darwin" else peak / 1024
+    return peak_resident_mb()
 
 
 def energy_meter(device: torch.device) -> Callable[[], float | None]:
