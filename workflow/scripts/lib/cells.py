@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 STAGES = ("train", "predict", "evaluate")
+OUTPUTS = {"train": "training", "predict": "predictions", "evaluate": "scores.csv"}  # beside the stage's record
 # Kinds of methods outside the grid of architectures and losses, each with a block of that name in the configuration.
 # The kind stands where others have their loss; a rule that accepts it as `{loss}` writes predict.json and the
 # predictions, and returns what it cost, if anything, as `cost` of its result.
@@ -46,6 +47,12 @@ class Cell:
             f"results/cells/{self.dataset}/{self.condition}/{self.protocol}/{self.architecture}/{self.loss}"
             f"/fold{self.fold}/seed{self.seed}"
         )
+
+    @classmethod
+    def at(cls, folder: str | Path) -> Cell:
+        """The cell whose folder this is."""
+        *names, fold, seed = Path(folder).parts[-7:]
+        return cls(*names, fold=int(fold.removeprefix("fold")), seed=int(seed.removeprefix("seed")))
 
     def columns(self) -> dict:
         """The columns that name the cell in every table."""

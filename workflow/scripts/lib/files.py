@@ -25,7 +25,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    _remove(temporary)
+    remove(temporary)
     try:
         yield temporary
         for part in (temporary, *temporary.rglob("*")):
@@ -36,16 +36,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(temporary, path)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def remove_leftovers(folder: str | Path) -> None:
     """Delete what killed processes left in `folder` under temporary names; no other process may be writing there."""
     for path in Path(folder).glob(".[0-9]*.*"):
-        _remove(path)
+        remove(path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -20,16 +20,16 @@ WORDS = re.compile(r"^(slurmstepd|srun)\b.*(exceeded memory limit|oom.kill event
 
 
 class MemoryWatch:
-    """Look after the memory of a child process while the block runs; `complaint` then says that it was too little.
+    """Look after the memory of child processes while the block runs; `complaint` says of which it was too little.
 
     - The kernel's count of processes killed for want of memory has risen when the child died of SIGKILL.
     - Inside a Slurm job with a limit `mem_mb`: the job's processes (resident memory, as Slurm adds them up) passed it.
-      The child is killed then, before Slurm kills all, this process included, and nobody is left to note why. Where
-      Slurm was first after all, `slurm_ended_for_memory` tells the next attempt.
+      The largest child is killed then, before Slurm kills all, this process included, and nobody is left to note why.
+      Where Slurm was first after all, `slurm_ended_for_memory` tells the next attempt.
     """
 
-    def __init__(self, child: subprocess.Popen, mem_mb: int | None):
-        self.child, self.complaint = child, ""
+    def __init__(self, children: list[subprocess.Popen], mem_mb: int | None):
+        self.children, self._complaints = children, {}
         self.mem_mb = mem_mb if "SLURM_JOB_ID" in os.environ else None
         self._top = psutil.Process(_top_of_job()) if self.mem_mb else None
         self._kills = deque([_kernel_kills()], maxlen=10)  # counts of the last looks: a large process dies slowly
@@ -43,8 +43,12 @@ class MemoryWatch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        if not self.complaint and self.child.returncode == -9 and _kernel_kills() > self._kills[0]:
-            self.complaint = "the system killed the process for want of memory"
+
+    def complaint(self, child: subprocess.Popen) -> str:
+        """Why this child, which has ended, had too little memory; empty where it had enough."""
+        if child.pid not in self._complaints and child.returncode == -9 and _kernel_kills() > self._kills[0]:
+            return "the system killed the process for want of memory"
+        return self._complaints.get(child.pid, "")
 
     def _look(self) -> None:
         while not self._over.is_set():
@@ -54,16 +58,22 @@ class MemoryWatch:
                 if self._over.wait(SECONDS / LOOKS):
                     return
                 if self.mem_mb and (used := _used_mb(processes)) > self.mem_mb:
-                    self.complaint = (
-                        f"the job used {used:.0f} MB, more than the {self.mem_mb} MB (mem_mb) that it asked for"
-                    )
-                    self.child.kill()
-                    return
+                    self._stop_largest(used)
+                    break
+
+    def _stop_largest(self, used: float) -> None:
+        running = [child for child in self.children if child.poll() is None and child.pid not in self._complaints]
+        if running:
+            largest = max(running, key=lambda child: _used_mb(_family(child.pid)))
+            self._complaints[largest.pid] = (
+                f"the job used {used:.0f} MB, more than the {self.mem_mb} MB (mem_mb) that it asked for"
+            )
+            largest.kill()
+            while largest.poll() is None and not self._over.wait(SECONDS / LOOKS):
+                pass  # what it had is not free before it is gone
 
     def _processes(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return [self._top, *self._top.children(recursive=True)] if self._top else []
-        return []
+        return _family(self._top.pid) if self._top else []
 
 
 def slurm_ended_for_memory(job: str | None) -> str:
@@ -87,6 +97,13 @@ def _said(*command: str) -> str:
     with suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
     return ""
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def _used_mb(processes: list[psutil.Process]) -> float:

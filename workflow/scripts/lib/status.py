@@ -10,9 +10,11 @@ A stage (train, predict, evaluate) runs as a child process. It ends in one of th
   it says nothing about the method. `timeout`: a signal asked the supervisor to stop (time limit, preemption, Ctrl-C, a
   closed terminal). `killed`: kill -9 of the child, or of the supervisor itself. `disk-full`.
 
-Notes of attempts lie in `results/attempts`, outside the declared outputs, which Snakemake deletes when a job fails.
-A stage that starts deletes the records of the stages after it: should it fail, nothing of an older recipe remains
-that could pass for a result.
+Notes of attempts lie in `results/attempts`. Of a cell, Snakemake knows the records alone, and deletes them before a job
+and when one fails. A stage that starts deletes what it and the stages after it have left: should it fail, nothing of an
+older recipe remains that could pass for a result.
+
+One job may do its stage for several cells side by side (`supervise_all`).
 """
 
 from __future__ import annotations
@@ -24,16 +26,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
-from lib.cells import STAGES, method_of
+from lib.cells import OUTPUTS, STAGES, method_of
 from lib.child import DISK_FULL
 from lib.devices import one_gpu
-from lib.files import read_json, remove_leftovers, write_json
+from lib.files import file_sha256, read_json, remove, remove_leftovers, write_json
 from lib.memory import MemoryWatch, slurm_ended_for_memory
 from lib.provenance import hardware, value_hash, versions
 
@@ -42,6 +47,22 @@ INTERRUPTED = ("timeout", "killed", "disk-full")
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 SCRIPTS = Path(__file__).resolve().parents[1]
 TERMINAL_SECONDS = 10  # between two lines of one stage on the terminal
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one cell: the `job` that the target is called with, and where what becomes of it is written.
+
+    `record` is `results/cells/<cell>/<stage>.json`. With `upstream`, the record of the stage before: where that failed,
+    its record is passed on and nothing runs. `inputs` are small files whose contents tell whether an earlier result
+    still holds.
+    """
+
+    job: dict
+    record: str | Path
+    log: str | Path
+    upstream: str | Path | None = None
+    inputs: Sequence[str | Path] = ()
 
 
 def supervise(
@@ -56,70 +77,225 @@ def supervise(
     mem_mb: int | None = None,
     gpus: int = 0,
 ) -> dict:
-    """Run `target` ("module:function", called with `job`) in a child process and write the stage's status record.
+    """`supervise_all` for one cell; returns its record."""
+    task = Task(job, record, log, upstream)
+    return supervise_all(stage, target, [task], attempts=attempts, mem_mb=mem_mb, gpus=gpus)[0]
 
-    `record` is `results/cells/<cell>/<stage>.json`. `attempts` is how many accidents of one job in a row become a final
-    failure. With `upstream`, the record of the stage before: where that failed, its record is passed on and nothing
-    runs. Inside a Slurm job, `mem_mb` is what the job may use. With `gpus`, the child sees one GPU of the machine, the
-    least taken. Returns the record; exits with a non-zero status after an accident or an interruption.
+
+def supervise_all(
+    stage: str, target: str, tasks: Sequence[Task], *, attempts: int, mem_mb: int | None = None, gpus: int = 0
+) -> list[dict]:
+    """Run `target` ("module:function") once per task, side by side in child processes, and write status records.
+
+    Each cell has a child, a lock, a log, notes and a record of its own, and what becomes of one is nothing to the
+    others. `attempts` is how many accidents of one job in a row become a final failure. With several tasks, a cell that
+    ended in an earlier job, with the same task and the same inputs, is not done again. Inside a Slurm job, `mem_mb` is
+    what the job may use: when its children together pass it, the largest is stopped, and runs again alone once the
+    others have ended; only then does its want of memory count. With `gpus`, the children share one GPU of the machine,
+    the least taken. Returns the records; exits with a non-zero status after an accident or interruption of any cell.
     """
-    record, log = Path(record), Path(log)
-    before = read_json(upstream) if upstream else {"state": "ok"}
-    if before["state"] != "ok":
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"Not run: {before['stage']} failed ({before['reason']}: {before['message']})\n")
-        write_json(record, before)
-        return before
+    cells = [_CellStage(stage, target, task, attempts) for task in tasks]
+    with ExitStack() as held, _requests_to_stop() as stop:
+        waiting = [cell for cell in cells if not cell.is_settled(held, together=len(cells) > 1)]
+        with one_gpu(gpus if waiting else 0) as (gpu, gpu_held):
+            while waiting and not stop.caught:
+                batch = [cell for cell in waiting if not cell.starved] or waiting[:1]
+                _side_by_side(batch, stop, mem_mb, gpu, gpu_held)
+                waiting = [cell for cell in waiting if cell not in batch or cell.starved]
+    if all(cell.result for cell in cells):
+        return [cell.result for cell in cells]
+    for cell in cells:
+        if not cell.result and cell.tries:
+            last = cell.tries[-1]
+            _say(f"{_title(cell.record)}: {stage} failed ({last['reason']}): {last['message']}  (log: {cell.log})")
+    sys.exit(143 if stop.caught or any(cell.timed_out for cell in cells) else 1)
 
-    notes = Path("results/attempts") / record.parent.relative_to("results/cells")
-    notes.mkdir(parents=True, exist_ok=True)
-    with _alone(notes / f"{stage}.lock", log) as lock, _requests_to_stop() as stop:
-        identity = value_hash({"target": target, "job": job})
-        done = read_json(record) if record.exists() else {}
-        if done.get("identity") == identity and (done["state"] == "failed" or Path(job["output"]).exists()):
-            return done  # a process that outlived its controller did it while this one waited
-        for folder in (record.parent, notes):
-            remove_leftovers(folder)
-        for later in STAGES[STAGES.index(stage) + 1 :]:
-            record.with_name(f"{later}.json").unlink(missing_ok=True)
-        past = _notes(notes, stage)
-        number = 1 + max(past, default=0)
-        note = notes / f"{stage}-{number}.json"
+
+class _CellStage:
+    """A task on its way to its record.
+
+    `tries` are the notes of the attempts at this very job since its last ending, `result` is its record once there is
+    one.
+    """
+
+    def __init__(self, stage: str, target: str, task: Task, attempts: int):
+        self.stage, self.target, self.job, self.attempts = stage, target, task.job, attempts
+        self.record, self.log = Path(task.record), Path(task.log)
+        self.before = read_json(task.upstream) if task.upstream else {"state": "ok"}
+        self.notes = Path("results/attempts") / self.record.parent.relative_to("results/cells")
+        self.identity = value_hash({"target": target, "job": task.job})
+        self.inputs = value_hash([file_sha256(path) for path in task.inputs])
+        self.tries: list[dict] = []
+        self.result: dict = {}
+
+    def is_settled(self, held: ExitStack, together: bool) -> bool:
+        """Whether there is nothing to run. The cell is locked, until `held` ends, before its past is looked at."""
+        if self.before["state"] != "ok":
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            stage, reason, message = (self.before[key] for key in ("stage", "reason", "message"))
+            self.log.write_text(f"Not run: {stage} failed ({reason}: {message})\n")
+            self._forget_results()
+            self._settle(self.before)
+            return True
+        self.notes.mkdir(parents=True, exist_ok=True)
+        self.lock = held.enter_context(_alone(self.notes / f"{self.stage}.lock", self.log))
+        past = _notes(self.notes, self.stage)
+        self.number = max(past, default=0)
         if past:
-            _ask_slurm(notes / f"{stage}-{number - 1}.json", past[number - 1])
-        since = _since_last_ending(past.values(), identity)
-        if since and _decides(since, attempts):  # as is known only now
-            entry = since[-1] | {"recorded": True}
-            write_json(notes / f"{stage}-{number - 1}.json", entry)
-            write_json(record, entry)
-            return entry
-        entry = {
-            "stage": stage,
-            "state": "failed",
-            "reason": "killed",
-            "message": "the whole job was killed, or its machine lost, before it could say why",
-            "log": str(log),
-            "attempts": 1 + len(since),
-            "identity": identity,
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "started": _now(),
-            "hardware": hardware(),
-            "versions": versions(),
-        }
-        write_json(note, entry)
-        started = time.monotonic()
-        with one_gpu(gpus) as (gpu, held):
-            entry |= _run(stage, target, job, notes, log, stop, mem_mb, gpu, [lock, *held])
-        ended = _decides([*since, entry], attempts)
-        entry |= {"ended": _now(), "wall_seconds": round(time.monotonic() - started, 3), "recorded": ended}
-        write_json(note, entry)
-        if ended:
-            write_json(record, entry)
-            if stage == STAGES[-1]:
-                _forget_kept_training(record.parent / "training")
-            return entry
-    _say(f"{_title(record)}: {stage} failed ({entry['reason']}): {entry['message']}  (log: {log})")
-    sys.exit(143 if entry["reason"] == "timeout" else 1)
+            _ask_slurm(self._note, past[self.number])
+        if done := self._done_before(past.get(self.number, {}) if together else {}):
+            self._settle(done)
+            return True
+        for folder in (self.record.parent, self.notes):
+            remove_leftovers(folder)
+        self._forget_results()
+        self.tries = _since_last_ending(past.values(), self.identity)
+        if self.tries and _decides(self.tries, self.attempts):  # as is known only now
+            self.tries[-1]["recorded"] = True
+            write_json(self._note, self.tries[-1])
+            self._settle(self.tries[-1])
+        return bool(self.result)
+
+    def _done_before(self, noted: dict) -> dict:
+        """The record of this very job if all that it left is there.
+
+        It is in place when a process that outlived its controller did the job while this one waited. In a job for
+        several cells Snakemake has deleted it if any of them is to be done; then it is what was `noted` last.
+        """
+        done = read_json(self.record) if self.record.exists() else noted if noted.get("recorded") else {}
+        same = (done.get("identity"), done.get("inputs")) == (self.identity, self.inputs)
+        return done if same and (done["state"] == "failed" or Path(self.job["output"]).exists()) else {}
+
+    def _forget_results(self) -> None:
+        for stage in STAGES[STAGES.index(self.stage) :]:
+            self.record.with_name(f"{stage}.json").unlink(missing_ok=True)
+            remove(self.record.with_name(OUTPUTS[stage]))
+
+    def _settle(self, result: dict) -> None:
+        self.result = result
+        write_json(self.record, result)
+
+    @property
+    def _note(self) -> Path:
+        return self.notes / f"{self.stage}-{self.number}.json"
+
+    @property
+    def starved(self) -> bool:
+        """Whether the next attempt has to be alone."""
+        return not self.result and bool(self.tries) and _is_starved(self.tries[-1])
+
+    @property
+    def timed_out(self) -> bool:
+        return not self.result and bool(self.tries) and self.tries[-1]["reason"] == "timeout"
+
+    def start(self, beside: int, gpu: dict, held: list[int]) -> subprocess.Popen:
+        """Note an attempt, one of `beside` at the same time, as if all were to be killed; then start the child."""
+        self.number += 1
+        self.tries.append(
+            {
+                "stage": self.stage,
+                "state": "failed",
+                "reason": "killed",
+                "message": "the whole job was killed, or its machine lost, before it could say why",
+                "log": str(self.log),
+                "attempts": 1 + len(self.tries),
+                "identity": self.identity,
+                "inputs": self.inputs,
+                "side_by_side": beside,
+                "slurm_job": os.environ.get("SLURM_JOB_ID"),
+                "started": _now(),
+                "hardware": hardware(),
+                "versions": versions(),
+            }
+        )
+        write_json(self._note, self.tries[-1])
+        job_file, self.outcome = (self.notes / f"{self.stage}.{name}.json" for name in ("job", "outcome"))
+        write_json(job_file, self.job)
+        self.outcome.unlink(missing_ok=True)
+        command = [sys.executable, "-u", "-m", "lib.child", self.target, str(job_file), str(self.outcome)]
+        threads = str(self.job.get("threads", 1))
+        environment = os.environ | gpu | {
+            "PYTHONPATH": str(SCRIPTS),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic cuBLAS; must be set before CUDA starts
+        }  # fmt: skip
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as file:
+            file.write(f"# {_now()}{_slurm_job()}  PYTHONPATH={SCRIPTS} {' '.join(command)}\n")
+        self.child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            start_new_session=True, pass_fds=[self.lock, *held],  # cell and GPU stay taken until the child has ended
+        )  # fmt: skip
+        return self.child
+
+    def follow(self) -> None:
+        """Copy what the child says to the log until it has ended, and a line now and then to the terminal."""
+        shown = time.monotonic()
+        with self.log.open("a", buffering=1) as file:
+            for line in self.child.stdout:
+                with suppress(OSError):  # a full disk is the child's to report; its pipe must not clog
+                    file.write(line)
+                if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
+                    shown = time.monotonic()
+                    _say(f"{_title(self.notes)}: {line.rstrip()}")
+        self.child.wait()
+
+    def end(self, stop: _Stop, memory: MemoryWatch, seconds: float, shared: float) -> None:
+        """Note how the attempt ended after so many `seconds`, `shared` of them its own share, and record an ending."""
+        entry = self.tries[-1]
+        if self.outcome.exists():
+            said = read_json(self.outcome)
+            if said["ok"]:
+                entry |= {"state": "ok", "reason": "", "message": "", "result": said["result"]}
+            else:
+                entry |= {"reason": said["reason"], "message": said["message"]}
+        else:
+            entry["reason"], entry["message"] = _ending(self.child, stop, memory)
+        entry |= {"ended": _now(), "wall_seconds": round(seconds, 3), "shared_seconds": round(shared, 3)}
+        entry |= {"share": _share(self.tries), "recorded": _decides(self.tries, self.attempts)}
+        write_json(self._note, entry)
+        if entry["recorded"]:
+            self._settle(entry)
+            if self.stage == STAGES[-1]:
+                _forget_kept_training(self.record.parent / OUTPUTS["train"])
+
+
+def _side_by_side(cells: list[_CellStage], stop: _Stop, mem_mb: int | None, gpu: dict, held: list[int]) -> None:
+    """One attempt of each cell, all at once, until the last has ended."""
+    started = latest = time.monotonic()
+    shared, ended = 0.0, SimpleQueue()
+    children = [cell.start(len(cells), gpu, held) for cell in cells]  # not in threads: they would be the parents
+    stop.forward_to(children)
+
+    def follow(cell: _CellStage) -> None:
+        cell.follow()
+        ended.put(cell)
+
+    with MemoryWatch(children, mem_mb) as memory:
+        for cell in cells:
+            threading.Thread(target=follow, args=[cell], daemon=True).start()
+        for running in range(len(cells), 0, -1):
+            cell, now = ended.get(), time.monotonic()
+            shared, latest = shared + (now - latest) / running, now
+            cell.end(stop, memory, now - started, shared)
+
+
+def _share(tries: list[dict]) -> float:
+    """The part of its job that a cell had to itself, over its attempts: 1 alone, 1/n among n until the end."""
+    timed = [entry for entry in tries if entry.get("wall_seconds")]
+    seconds = sum(entry["wall_seconds"] for entry in timed)
+    return (
+        round(sum(entry.get("shared_seconds", entry["wall_seconds"]) for entry in timed) / seconds, 4)
+        if seconds
+        else 1.0
+    )
+
+
+def _is_starved(entry: dict) -> bool:
+    """Whether the attempt wanted more memory than the cells beside it left."""
+    return entry["reason"] == "out-of-memory" and entry.get("side_by_side", 1) > 1
 
 
 def _notes(folder: Path, stage: str) -> dict[int, dict]:
@@ -140,9 +316,10 @@ def _since_last_ending(entries: Iterable[dict], identity: str) -> list[dict]:
 def _decides(tries: list[dict], attempts: int) -> bool:
     """Whether the last of these attempts at a job is its ending."""
     last = tries[-1]
-    accidents = sum(entry["reason"] not in INTERRUPTED for entry in tries)
-    ended = last["state"] == "ok" or last["reason"] in SCIENTIFIC
-    return ended or (accidents >= attempts and last["reason"] not in INTERRUPTED)
+    if last["state"] == "ok" or last["reason"] in SCIENTIFIC:
+        return True
+    accident = [entry["reason"] not in INTERRUPTED and not _is_starved(entry) for entry in tries]
+    return accident[-1] and sum(accident) >= attempts
 
 
 def _ask_slurm(note: Path, entry: dict) -> None:
@@ -152,46 +329,11 @@ def _ask_slurm(note: Path, entry: dict) -> None:
         write_json(note, entry)
 
 
-def _run(
-    stage: str, target: str, job: dict, notes: Path, log: Path, stop: _Stop, mem_mb: int | None, gpu: dict, held: list
-) -> dict:
-    """One attempt; returns the fields of the record that it decides."""
-    job_file, outcome = notes / f"{stage}.job.json", notes / f"{stage}.outcome.json"
-    write_json(job_file, job)
-    outcome.unlink(missing_ok=True)
-    command = [sys.executable, "-u", "-m", "lib.child", target, str(job_file), str(outcome)]
-    threads = str(job.get("threads", 1))
-    environment = os.environ | gpu | {
-        "PYTHONPATH": str(SCRIPTS),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic cuBLAS; must be set before CUDA starts
-    }  # fmt: skip
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", buffering=1) as file:
-        file.write(f"# {_now()}{_slurm_job()}  PYTHONPATH={SCRIPTS} {' '.join(command)}\n")
-        child = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True, pass_fds=held,  # cell and GPU stay taken until the child has ended, too
-        )  # fmt: skip
-        stop.forward_to(child)
-        with MemoryWatch(child, mem_mb) as memory:
-            _tee(child, file, _title(notes))
-            code = child.wait()
-
-    if outcome.exists():
-        said = read_json(outcome)
-        if said["ok"]:
-            return {"state": "ok", "reason": "", "message": "", "result": said["result"]}
-        return {"state": "failed", "reason": said["reason"], "message": said["message"]}
-    return {"state": "failed"} | dict(zip(("reason", "message"), _ending(code, stop, memory), strict=True))
-
-
-def _ending(code: int, stop: _Stop, memory: MemoryWatch) -> tuple[str, str]:
+def _ending(child: subprocess.Popen, stop: _Stop, memory: MemoryWatch) -> tuple[str, str]:
     """Reason and message of a child that left no outcome."""
-    if memory.complaint:
-        return "out-of-memory", memory.complaint
+    code = child.returncode
+    if complaint := memory.complaint(child):
+        return "out-of-memory", complaint
     if stop.caught or code in (143, -signal.SIGTERM):
         what = signal.Signals(stop.caught[0]).name if stop.caught else "SIGTERM"
         return "timeout", f"stopped by {what}; the next run resumes"
@@ -210,36 +352,29 @@ def _slurm_job() -> str:
     return f"  Slurm job {number} on {node}" if number else ""
 
 
-def _tee(child: subprocess.Popen, file, title: str) -> None:
-    shown = time.monotonic()
-    for line in child.stdout:
-        with suppress(OSError):  # a full disk is the child's to report; its pipe must not clog
-            file.write(line)
-        if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
-            shown = time.monotonic()
-            _say(f"{title}: {line.rstrip()}")
-
-
 def _say(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         print(text, file=sys.stderr, flush=True)
 
 
 class _Stop:
-    """Signals that asked for an end, passed on to the child as SIGTERM."""
+    """Signals that asked for an end, passed on to the children as SIGTERM."""
 
     def __init__(self) -> None:
         self.caught: list[int] = []
-        self.child: subprocess.Popen | None = None
+        self.children: list[subprocess.Popen] = []
 
     def __call__(self, number: int, _frame: object) -> None:
         self.caught.append(number)
-        if self.child:
-            self.child.send_signal(signal.SIGTERM)
+        self._stop_children()
 
-    def forward_to(self, child: subprocess.Popen) -> None:
-        self.child = child
+    def forward_to(self, children: list[subprocess.Popen]) -> None:
+        self.children = children
         if self.caught:
+            self._stop_children()
+
+    def _stop_children(self) -> None:
+        for child in self.children:
             child.send_signal(signal.SIGTERM)
 
 
