@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 import lib.memory
+from lib.files import read_json
 from lib.memory import MemoryWatch, slurm_ended_for_memory
 from lib.status import cell_state
 
@@ -123,7 +124,8 @@ def test_a_job_that_slurm_killed_for_memory_is_an_accident_and_the_last_one_its_
         return subprocess.run([sys.executable, "attempt.py"]).returncode
 
     slurm("CANCELLED")
-    assert [attempt(), attempt(), attempt()] == [-9] * 3 and cell_state("results/cells/a")["reason"] == "killed"
+    assert [attempt(), attempt(), attempt()] == [-9] * 3
+    assert [read_json(note)["reason"] for note in in_tmp.rglob("train-*.json")] == ["killed"] * 3
     slurm("OUT_OF_MEMORY")
     assert attempt() == -9 and not (in_tmp / "results/cells/a/train.json").exists()
     assert attempt() == 0, "the second accident decides, and nothing runs"

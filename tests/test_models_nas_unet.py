@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from model_variants import assert_same, build, on_meta, step
 
 from lib.errors import BadInput
-from lib.models.nas_unet import DOWN, GENOTYPES, NORMAL, UP, _operation, _Strided
+from lib.models.nas_unet import _Strided, operation
+from lib.search.space import NONE, OPERATIONS, PUBLISHED
 
 OTHER = {  # every operation, in both cells; the nodes of UpSC differ in size for even inputs
     "down": [
@@ -49,43 +50,43 @@ def test_parameter_counts(genotype, width, depth, millions):
 def test_default_is_the_published_cell_and_lists_build_the_same():
     default = on_meta({"name": "nas_unet"}, 1, 2, 2)
     assert sum(p.numel() for p in default.parameters()) == 863_438
-    lists = narrow(genotype=GENOTYPES["v3"]).state_dict()
+    lists = narrow(genotype=PUBLISHED["v3"]).state_dict()
     named = narrow().state_dict()
     assert all(torch.equal(named[key], lists[key]) for key in named | lists)
 
 
-@pytest.mark.parametrize("name", NORMAL + DOWN + UP)
+@pytest.mark.parametrize("name", [name for names in OPERATIONS.values() for name in names if name != NONE])
 @pytest.mark.parametrize("size", [(1, 1), (6, 7), (5, 1, 4)])
 def test_sizes_of_operations(name, size):
     expected = {"d": [-(-n // 2) for n in size], "u": [2 * n - 1 for n in size]}
-    kind = "d" if name in DOWN else "u" if name in UP else ""
-    result = _operation(name, len(size), 16)(torch.rand(2, 16, *size))
+    kind = "d" if name in OPERATIONS["down"] else "u" if name in OPERATIONS["up"] else ""
+    result = operation(name, len(size), 16)(torch.rand(2, 16, *size))
     assert list(result.shape) == [2, 16, *expected.get(kind, size)]
 
 
 def test_operations_equal_their_definitions():
     torch.manual_seed(0)
     x = torch.randn(2, 32, 6, 7)
-    conv, norm, _ = operation = _operation("down_dil_conv", 2, 32)
+    conv, norm, _ = made = operation("down_dil_conv", 2, 32)
     expected = F.conv2d(x, conv.conv.weight, stride=2, padding=2, dilation=2)
-    torch.testing.assert_close(operation(x), F.relu(F.group_norm(expected, 2, norm.weight, norm.bias)))
+    torch.testing.assert_close(made(x), F.relu(F.group_norm(expected, 2, norm.weight, norm.bias)))
 
-    weigh, conv, norm = operation = _operation("up_cweight", 2, 32)
+    weigh, conv, norm = made = operation("up_cweight", 2, 32)
     first, _, second, _ = weigh.weight
     assert (first.out_features, second.in_features) == (2, 2)  # 32 / 16
     y = torch.sigmoid(second(F.relu(first(F.adaptive_avg_pool2d(x, 1)[..., 0, 0]))))
     expected = F.conv_transpose2d(x * y[..., None, None], conv.conv.weight, stride=2, padding=1)
-    torch.testing.assert_close(operation(x), F.group_norm(expected, 2, norm.weight, norm.bias))
+    torch.testing.assert_close(made(x), F.group_norm(expected, 2, norm.weight, norm.bias))
 
-    depth, point, norm, _ = operation = _operation("dep_conv", 2, 32)
+    depth, point, norm, _ = made = operation("dep_conv", 2, 32)
     expected = F.conv2d(F.conv2d(x, depth.weight, padding=1, groups=32), point.weight)
-    torch.testing.assert_close(operation(x), F.relu(F.group_norm(expected, 2, norm.weight, norm.bias)))
+    torch.testing.assert_close(made(x), F.relu(F.group_norm(expected, 2, norm.weight, norm.bias)))
 
     for size in ((6, 7), (5, 6, 3)):
         x = torch.randn(2, 4, *size)
         average = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
         expected = average(x, 2, ceil_mode=True, count_include_pad=False)
-        torch.testing.assert_close(_operation("avg_pool", len(size), 4)(x), expected)
+        torch.testing.assert_close(operation("avg_pool", len(size), 4)(x), expected)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

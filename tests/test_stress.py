@@ -49,6 +49,8 @@ def test_random_kills_change_nothing(tmp_path, capsys):
             run_among_kills(project, kills, *arguments, pause=(1, 6), limit=1800)
             assert_same_results(project, undisturbed)
             began += assert_nothing_trained_twice(project)
+            with capsys.disabled():
+                print(f"\n{killed.total()} kills in {time.monotonic() - started:.0f} s", end="", flush=True)
             for name in ("cells", "attempts", "checkpoints", "logs", "tiny"):
                 shutil.rmtree(project.folder / "results" / name, ignore_errors=True)
     finally:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     import pandas as pd
+
+HOST = socket.gethostname().partition(".")[0]
 
 
 @contextmanager
@@ -20,12 +26,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what the caller writes there (a file or a folder) takes its place.
 
     The temporary name keeps the suffixes of `path`, because writers such as nibabel choose a format by them.
-    On an exception the temporary is removed and `path` stays as it was. The parent folder is created.
+    On an exception the temporary is removed and `path` stays as it was. The parent folder is created. What a killed
+    process of this machine left of `path` is removed, too; one of another machine may still be writing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    remove(temporary)
+    temporary = path.with_name(f".{os.getpid()}@{HOST}.{path.name}")
+    for left in path.parent.glob(f".[0-9]*@{HOST}.{glob.escape(path.name)}"):
+        if left == temporary or not psutil.pid_exists(int(left.name[1:].partition("@")[0])):
+            remove(left)
     try:
         yield temporary
         for part in (temporary, *temporary.rglob("*")):

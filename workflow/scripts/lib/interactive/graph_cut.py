@@ -101,14 +101,12 @@ def minimum_cut(
     scale = min(FINEST, LARGEST / max(costs.max(), weights.max(initial=0), 1))
 
     pixels, source, sink = np.arange(count), count, count + 1
-    tails = [np.full(count, source), pixels, edges.first, edges.second]
-    heads = [pixels, np.full(count, sink), edges.second, edges.first]
+    tails = np.concatenate([np.full(count, source), pixels, edges.first, edges.second])
+    heads = np.concatenate([pixels, np.full(count, sink), edges.second, edges.first])
     capacities = np.rint(scale * np.concatenate([*costs, weights, weights])).astype(np.int32)
     kept = capacities > 0
-    graph = coo_array(
-        (capacities[kept], (np.concatenate(tails)[kept].astype(np.int32), np.concatenate(heads)[kept].astype(np.int32))),
-        shape=(count + 2, count + 2),
-    ).tocsr()
+    ends = tails[kept].astype(np.int32), heads[kept].astype(np.int32)
+    graph = coo_array((capacities[kept], ends), shape=(count + 2, count + 2)).tocsr()
     residual = csr_array(graph - maximum_flow(graph, source, sink).flow)
     residual.eliminate_zeros()
     labels = np.zeros(count + 2, bool)

@@ -6,54 +6,69 @@ models/nas_unet.py, util/prim_ops_set.py, models/geno_searched.py), written anew
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.errors import BadInput
 from lib.models.blocks import upsample_nearest
 from lib.models.layers import CONV, CONV_TRANSPOSE, MAX_POOL, check_positive, check_size, group_norm, he_init
-from lib.registry import did_you_mean, register
+from lib.registry import register
+from lib.search.space import cells_of
 
-# Two operations per node, [operation, state that it takes]; state 0 = output of the cell before the last (in
-# UpSC: the skip), 1 = of the last cell, 2, 3, … = the nodes of the cell, in order.
-GENOTYPES = {
-    "v3": {
-        "down": [
-            ["down_dil_conv", 1], ["down_cweight", 0],
-            ["down_cweight", 0], ["down_cweight", 1],
-            ["down_cweight", 0], ["conv", 3],
-            ["down_cweight", 0], ["conv", 4],
-        ],
-        "up": [
-            ["cweight", 0], ["up_cweight", 1],
-            ["conv", 2], ["up_cweight", 1],
-            ["up_cweight", 1], ["conv", 3],
-            ["up_cweight", 1], ["conv", 4],
-        ],
-    },
-    "v2": {
-        "down": [
-            ["down_conv", 1], ["down_dep_conv", 0],
-            ["down_cweight", 1], ["down_dil_conv", 0],
-            ["down_dil_conv", 1], ["down_conv", 0],
-        ],
-        "up": [
-            ["identity", 0], ["up_cweight", 1],
-            ["identity", 2], ["up_cweight", 1],
-            ["cweight", 3], ["up_conv", 1],
-        ],
-    },
-}  # fmt: skip
-NORMAL = ("identity", "cweight", "dil_conv", "dep_conv", "shuffle_conv", "conv")
-DOWN = ("avg_pool", "max_pool", "down_cweight", "down_dil_conv", "down_dep_conv", "down_conv")
-UP = ("up_cweight", "up_dep_conv", "up_conv", "up_dil_conv")
+NO_MIXING: Mapping[str, tuple] = {"down": (), "up": ()}
+
+
+class UOfCells(nn.Module):
+    """What NAS-Unet and the supernet of its search share: two stems, `depth` DownSC, `depth` + 1 UpSC, a classifier.
+
+    `build(cell, before_last, last)` makes a cell, `down` or `up`, that takes so many channels and has `channels`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int,
+        stem: int,
+        depth: int,
+        build: Callable[[str, int, int], nn.Module],
+    ):
+        super().__init__()
+        self.minimum = 2**depth
+        self.stem0 = nn.Sequential(CONV[spatial_dims](in_channels, stem, 1, bias=False), group_norm(stem))
+        self.stem1 = nn.Sequential(
+            CONV[spatial_dims](in_channels, stem, 3, stride=2, padding=1, bias=False), group_norm(stem)
+        )
+        channels = [stem, stem]  # of the stems, then of the DownSC cells
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for _ in range(depth):
+            self.down.append(build("down", *channels[-2:]))
+            channels.append(self.down[-1].channels)
+        before = channels.pop()
+        for skip in reversed(channels):
+            self.up.append(build("up", skip, before))
+            before = self.up[-1].channels
+        self.classifier = CONV[spatial_dims](before, out_channels, 1, bias=False)
+        he_init(self)
+
+    def forward(self, x: Tensor, mixing: Mapping[str, tuple] = NO_MIXING) -> Tensor:
+        """`mixing`: what else the cells of each kind are given."""
+        check_size("nas_unet", x, self.minimum)
+        outputs = [self.stem0(x), self.stem1(x)]
+        for cell in self.down:
+            outputs.append(cell(*outputs[-2:], *mixing["down"]))  # S/2, S/4 -> S/8, rounded up
+        x = outputs.pop()
+        for cell in self.up:
+            x = cell(outputs.pop(), x, *mixing["up"])  # S, S/2 -> S
+        return self.classifier(x)
 
 
 @register("nas_unet")
-class NASUNet(nn.Module):
+class NASUNet(UOfCells):
     """NAS-Unet: `depth` DownSC cells, `depth` + 1 UpSC cells, all of one width, each a small searched graph.
 
     Source: see the module. Stems: 1×1 convolution at full size, 3×3 convolution with stride 2, both to 4 · width
@@ -64,7 +79,8 @@ class NASUNet(nn.Module):
     where 16 does not divide them), then ReLU (not in down_cweight and up_cweight). 1×1 classifier without bias.
     Shapes: (B, in_channels, *S) to logits (B, out_channels, *S), any S of at least 2^depth along each axis.
     Parameters: width = channels of a node; depth; genotype = `v3` (the published cell), `v2` (the cell of the
-    search's own alias), or {down: [[operation, state], …], up: […]} with two operations per node. Operations on
+    search's own alias), {random: seed, nodes: 3} (uniform over the search's space), {search: NAME} (of a search of the
+    configuration), or {down: [[operation, state], …], up: […]} with two operations per node. Operations on
     nodes: identity, cweight, dil_conv, dep_conv, conv (shuffle_conv is the same: the source never shuffles). Down,
     on states 0 and 1: max_pool, avg_pool, down_cweight, down_dil_conv, down_dep_conv, down_conv. Up, on state 1:
     up_cweight, up_dep_conv, up_conv, up_dil_conv; state 0 of UpSC takes the operations of nodes.
@@ -87,35 +103,13 @@ class NASUNet(nn.Module):
         depth: int = 5,
         genotype: str | dict[str, list] = "v3",
     ):
-        super().__init__()
         check_positive("nas_unet", width=width, depth=depth)
-        cells = _checked(genotype)
-        self.minimum = 2**depth
-        self.stem0 = nn.Sequential(CONV[spatial_dims](in_channels, 4 * width, 1, bias=False), group_norm(4 * width))
-        self.stem1 = nn.Sequential(
-            CONV[spatial_dims](in_channels, 4 * width, 3, stride=2, padding=1, bias=False), group_norm(4 * width)
-        )
-        channels = [4 * width, 4 * width]  # of the stems, then of the DownSC cells
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        for _ in range(depth):
-            self.down.append(_Cell(spatial_dims, *channels[-2:], width, cells["down"], stride=2))
-            channels.append(self.down[-1].channels)
-        before = channels.pop()
-        for skip in reversed(channels):
-            self.up.append(_Cell(spatial_dims, skip, before, width, cells["up"], stride=1))
-            before = self.up[-1].channels
-        self.classifier = CONV[spatial_dims](before, out_channels, 1, bias=False)
-        he_init(self)
+        cells = cells_of(genotype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_size("nas_unet", x, self.minimum)
-        outputs = [self.stem0(x), self.stem1(x)]
-        for cell in self.down:
-            outputs.append(cell(*outputs[-2:]))  # S/2, S/4 -> S/8, rounded up
-        x = outputs.pop()
-        for cell in self.up:
-            x = cell(outputs.pop(), x)  # S, S/2 -> S
-        return self.classifier(x)
+        def build(cell: str, before_last: int, last: int) -> nn.Module:
+            return _Cell(spatial_dims, before_last, last, width, cells[cell], stride=2 if cell == "down" else 1)
+
+        super().__init__(in_channels, out_channels, spatial_dims, 4 * width, depth, build)
 
 
 class _Cell(nn.Module):
@@ -126,25 +120,36 @@ class _Cell(nn.Module):
         super().__init__()
         self.stride = stride
         self.channels = len(cell) // 2 * width
-        self.preprocess0 = nn.Sequential(
-            nn.ReLU(), CONV[spatial_dims](before_last, width, 1, stride=stride, bias=False), group_norm(width)
-        )
-        self.preprocess1 = nn.Sequential(nn.ReLU(), CONV[spatial_dims](last, width, 1, bias=False), group_norm(width))
+        self.preprocess0 = preprocess(spatial_dims, before_last, width, stride)
+        self.preprocess1 = preprocess(spatial_dims, last, width)
         self.sources = [state for _, state in cell]
-        self.operations = nn.ModuleList(_operation(name, spatial_dims, width) for name, _ in cell)
+        self.operations = nn.ModuleList(operation(name, spatial_dims, width) for name, _ in cell)
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         for k in range(0, len(self.sources), 2):
-            a, b = (self.operations[edge](states[self.sources[edge]]) for edge in (k, k + 1))
-            size = [max(pair) for pair in zip(a.shape[2:], b.shape[2:], strict=True)]
-            states.append(upsample_nearest(a, size) + upsample_nearest(b, size))
+            states.append(fitted_sum(self.operations[edge](states[self.sources[edge]]) for edge in (k, k + 1)))
         # A node that sees only state 1 of an UpSC has 2s - 1 pixels.
         size = states[-1].shape[2:] if self.stride == 2 else s0.shape[2:]
         return torch.cat([upsample_nearest(node, size) for node in states[2:]], dim=1)
 
 
-def _operation(name: str, spatial_dims: int, channels: int) -> nn.Module:
+def preprocess(spatial_dims: int, channels: int, width: int, stride: int = 1) -> nn.Module:
+    """What a cell does with the output of an earlier one: ReLU, 1×1 convolution to `width` channels, normalisation."""
+    return nn.Sequential(
+        nn.ReLU(), CONV[spatial_dims](channels, width, 1, stride=stride, bias=False), group_norm(width)
+    )
+
+
+def fitted_sum(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors (B, C, *s), each nearest-resized to the largest along every axis."""
+    parts = list(parts)
+    size = [max(sizes) for sizes in zip(*(part.shape[2:] for part in parts), strict=True)]
+    return reduce(add, (upsample_nearest(part, size) for part in parts))
+
+
+def operation(name: str, spatial_dims: int, channels: int) -> nn.Module:
+    """An operation of `lib.search.space.OPERATIONS` but `none`: (B, channels, *s) to as many at *s, s/2 or 2s - 1."""
     direction = next((d for d in ("down", "up") if name.startswith(f"{d}_")), "")
     kind = name.removeprefix(f"{direction}_")
     dilation = 2 if kind == "dil_conv" else 1
@@ -220,41 +225,3 @@ class _Pool(nn.Module):
             first = torch.arange(0, last + 1, 2, device=x.device)
             x = (x.index_select(axis, first) + x.index_select(axis, (first + 1).clamp(max=last))) / 2
         return x
-
-
-def _checked(genotype: object) -> dict[str, list[tuple[str, int]]]:
-    """The genotype as lists of (operation, state) for `down` and `up`; raises BadInput where it cannot be built."""
-    if isinstance(genotype, str):
-        if genotype not in GENOTYPES:
-            raise BadInput(
-                f"The architecture 'nas_unet' has no genotype '{genotype}'.{did_you_mean(genotype, GENOTYPES)}"
-            )
-        genotype = GENOTYPES[genotype]
-    if not isinstance(genotype, Mapping) or set(genotype) != {"down", "up"}:
-        raise BadInput(
-            f"The genotype of 'nas_unet' is {genotype!r}; it needs a name ({', '.join(GENOTYPES)}) or the two lists "
-            "{down: [[operation, state], …], up: [[operation, state], …]}."
-        )
-    for cell, edges in genotype.items():
-        if not isinstance(edges, list) or not edges or len(edges) % 2:
-            raise BadInput(
-                f"The genotype of 'nas_unet' needs two [operation, state] per node in '{cell}', not {edges!r}."
-            )
-        for position, edge in enumerate(edges):
-            if not isinstance(edge, list | tuple) or len(edge) != 2:
-                raise BadInput(f"The genotype of 'nas_unet' has {edge!r} in '{cell}', not [operation, state].")
-            operation, state = edge
-            node = 2 + position // 2
-            if not isinstance(state, int) or isinstance(state, bool) or not 0 <= state < node:
-                raise BadInput(
-                    f"The genotype of 'nas_unet' has {edge!r} for node {node} of '{cell}', "
-                    f"which can take states 0 to {node - 1}."
-                )
-            strided = {("down", 0): DOWN, ("down", 1): DOWN, ("up", 1): UP}
-            operations = strided.get((cell, state), NORMAL)
-            if operation not in operations:
-                raise BadInput(
-                    f"The genotype of 'nas_unet' has {edge!r} for node {node} of '{cell}', but state {state} cannot "
-                    f"take it.{did_you_mean(str(operation), operations)}"
-                )
-    return {cell: [(operation, state) for operation, state in edges] for cell, edges in genotype.items()}

@@ -10,11 +10,13 @@ def learning_rate(protocol: dict, iteration: int) -> float:
 
     Linear warm-up over `warmup` steps up to `lr`, then over the remaining steps, with x from 0 to 1:
     polynomial lr (1 - x)^0.9 (as DeepLab and nnU-Net), cosine lr (1 + cos pi x) / 2 (Loshchilov & Hutter
-    2017), or constant.
+    2017), constant, or halving: lr / 2^k after k times `halve_every` steps.
     """
     peak, warmup = protocol["lr"], protocol["warmup"]
     if iteration < warmup:
         return peak * (iteration + 1) / warmup
     x = (iteration - warmup) / max(protocol["iterations"] - warmup, 1)
+    if protocol["schedule"] == "halving":
+        return peak * 0.5 ** ((iteration - warmup) // protocol["halve_every"])
     factors = {"polynomial": (1 - x) ** 0.9, "cosine": (1 + math.cos(math.pi * x)) / 2, "constant": 1.0}
     return peak * factors[protocol["schedule"]]

@@ -56,22 +56,36 @@ def train_cell(job: dict) -> dict:
     one. Raises Diverged when the loss or a weight is not finite, BadInput for faults of data and
     configuration.
     """
-    protocol, minutes = job["protocol"], job["protocol"]["checkpoint_minutes"]
+    protocol = job["protocol"]
     device = start_torch(job["threads"], protocol["precision"], len(protocol["patch"]))
     store, fold = open_fold(job)
     origin = training_origin(job, store.meta, fold)
+    return train(job, origin, device, lambda: settle_iterations(job, device), set_up)
+
+
+def train(
+    job: dict,
+    origin: dict[str, str],
+    device: torch.device,
+    settle: Callable[[], int],
+    set_up: Callable[[dict, torch.device], Training],
+) -> dict:
+    """Run or resume the training that `set_up(job, device)` starts, to its end; as `train_cell` says.
+
+    `settle()`: the budget in iterations, asked once, where there is no checkpoint.
+    """
+    protocol, minutes = job["protocol"], job["protocol"]["checkpoint_minutes"]
     checkpoints = Path(job["checkpoints"]) / origin["identity"]
     if hand_over(checkpoints, job["output"]):
         _say("this training ended before; its results were kept")
         return read_json(Path(job["output"]) / "cost.json")
     checkpoint = load_checkpoint(checkpoints)
-    total = checkpoint["iterations"] if checkpoint else settle_iterations(job, device)
+    total = checkpoint["iterations"] if checkpoint else settle()
     training = set_up(job | {"protocol": protocol | {"iterations": total}}, device)
     progress = training.progress
     _say(
         f"{job['model']['name']}, {sum(p.numel() for p in training.model.parameters()):,} parameters, on "
-        f"{device_name(device)}, {protocol['precision']}, {torch.get_num_threads()} thread(s); "
-        f"{len(fold['train'])} training and {len(fold['validation'])} validation cases"
+        f"{device_name(device)}, {protocol['precision']}, {torch.get_num_threads()} thread(s); {training.data()}"
     )
     if checkpoint:
         training.restore(checkpoint)
@@ -392,9 +406,7 @@ class Training:
         if self.validation and (i == protocol["iterations"] or i % protocol["validate_every"] == 0):
             before = time.monotonic()
             try:
-                patch, precision = protocol["patch"], protocol["precision"]
-                cases, regions = self.validation, self.regions
-                dice = mean_dice(self.model, cases, patch, self.device, precision, interrupted, regions)
+                dice = self.validate(interrupted)
             finally:
                 progress.validation_seconds += time.monotonic() - before
             if protocol["score"] == "last":
@@ -405,6 +417,15 @@ class Training:
         loss = math.fsum(progress.losses) / len(progress.losses)
         progress.rows.append([i, loss, learning_rate(protocol, i - 1), dice, progress.seconds])
         progress.losses = []
+
+    def validate(self, interrupted: Callable[[], bool]) -> float:
+        """Mean Dice of the validation cases; raises InterruptedError once `interrupted()`."""
+        patch, precision = self.protocol["patch"], self.protocol["precision"]
+        return mean_dice(self.model, self.validation, patch, self.device, precision, interrupted, self.regions)
+
+    def data(self) -> str:
+        """What it learns from, in words."""
+        return f"{len(self.sampler.cases)} training and {len(self.validation)} validation cases"
 
     def collect_losses(self) -> None:
         """Read the losses from the device; raises Diverged for one that is not finite."""
