@@ -51,12 +51,13 @@ SIMULATED, DOWNLOADED = (
 
 
 CELL = "{dataset}/{condition}/{protocol}/{architecture}/{loss}/fold{fold}/seed{seed}"
+TRAINED_CELL = CELL.replace("{loss}", f"{{loss,{'|'.join(config['losses'])}}}")
 
 
-# The last two are for outputs: a rule's own wildcard_constraints do not reach into pathvars.
+# All but the first are for outputs: a rule's own wildcard_constraints do not reach into pathvars.
 pathvars:
     cell=CELL,
-    trained_cell=CELL.replace("{loss}", f"{{loss,{'|'.join(config['losses'])}}}"),
+    outside_cell=CELL.replace("{loss}", f"{{loss,{'|'.join(OUTSIDE_GRID)}}}"),
     external_cell=CELL.replace("{loss}", "{loss,external}"),
     classical_cell=CELL.replace("{loss}", "{loss,classical}"),
 
@@ -167,11 +168,45 @@ def protocol_named(name):
     return {key: protocol[key] for key in sorted(protocol.keys() - {"checkpoint_minutes"})}
 
 
+def bundles(stage):
+    """(name, seeds) of each rule that does a stage of trained cells: as many seeds in one job as share it.
+
+    With one each, there is one rule with the seed as a wildcard. A rule's params name no seed: how cells are bundled
+    must not look like a change of them.
+    """
+    seeds, size = sorted(config["experiment"]["seeds"]), config["seeds_per_job"]
+    if size == 1:
+        return [(stage, ["{seed}"])]
+    chunks = [seeds[i : i + size] for i in range(0, len(seeds), size)]
+    return [(stage if len(chunks) == 1 else f"{stage}_{n}", chunk) for n, chunk in enumerate(chunks, start=1)]
+
+
+def of_seeds(seeds, path):
+    """The path for each of the seeds, as expand() would with all other wildcards left as they are."""
+    return [path.replace("{seed}", str(seed)) for seed in seeds]
+
+
+def bundle_of(seeds, path):
+    return path.replace("{seed}", "-".join(map(str, seeds)))
+
+
+def log_of(seeds, path):
+    """None for several seeds: Snakemake would delete the logs of all when one is to be done."""
+    return of_seeds(seeds, path) if len(seeds) == 1 else []
+
+
+def threads_for(seeds):
+    return lambda wildcards: config["protocols"][wildcards.protocol]["threads"] * len(seeds)
+
+
+def times_attempt(amount):
+    return lambda wildcards, attempt: amount * attempt
+
+
 def training_job(wildcards):
-    """The cell's own slice of the configuration, so that an edited recipe reruns its cells alone."""
+    """The cell's own slice of the configuration but its name, so that an edited recipe reruns its cells alone."""
     loss = loss_recipe(wildcards.loss, config["losses"])
     return {
-        "cell": cell_of(wildcards),
         "model": config["architectures"][wildcards.architecture],
         "loss": loss,
         "protocol": protocol_named(wildcards.protocol),
@@ -187,6 +222,7 @@ def training_job(wildcards):
 def forecast_job(cell):
     """The job of a training that need not be run to be timed."""
     return training_job(cell) | {
+        "cell": cell.columns(),
         "store": store_input(cell),
         "splits": f"results/data/{cell.dataset}/splits.json",
         "certificate": f"results/data/{cell.dataset}/certificate.json",
@@ -197,7 +233,6 @@ def forecast_job(cell):
 def prediction_job(wildcards):
     structures = list(config["datasets"][wildcards.dataset]["structures"])
     return {
-        "cell": cell_of(wildcards),
         **({"probabilities": structures} if config["keep_probabilities"] else {}),
         "model": config["architectures"][wildcards.architecture],
         "protocol": protocol_named(wildcards.protocol),
@@ -211,7 +246,6 @@ def prediction_job(wildcards):
 
 def evaluation_job(wildcards):
     return {
-        "cell": cell_of(wildcards),
         **of_dataset(wildcards, "structures", "palette", "ignore", "lesions"),
         "tolerance": {
             "mm": config["datasets"][wildcards.dataset]["tolerance_mm"],
@@ -224,6 +258,7 @@ def evaluation_job(wildcards):
 def verification_job(cell):
     """The job that scored a cell, for scoring it again."""
     return evaluation_job(cell) | {
+        "cell": cell.columns(),
         "index": f"results/data/{cell.dataset}/cases.csv",
         "splits": f"results/data/{cell.dataset}/splits.json",
         "predictions": f"{cell.folder}/predictions",

@@ -27,7 +27,6 @@ TABLES = expand(
 rule ledger:
     input:
         records=RECORDS,
-        scores=[f"{cell.folder}/scores.csv" for cell in REPORTED],
     output:
         ledger=report(
             "results/{experiment}/ledger.csv",

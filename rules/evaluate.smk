@@ -1,26 +1,31 @@
 """Score a cell's predictions against the references, in the geometry of the source files."""
 
+# The last: methods outside the grid of architectures and losses, each cell by itself.
+for name, seeds, cell in [
+    *((name, seeds, TRAINED_CELL) for name, seeds in bundles("evaluate")),
+    ("evaluate_outside_grid", ["{seed}"], "<outside_cell>"),
+]:
 
-rule evaluate:
-    input:
-        record="results/cells/<cell>/predict.json",
-        predictions="results/cells/<cell>/predictions",
-        splits="results/data/{dataset}/splits.json",
-        index="results/data/{dataset}/cases.csv",
-    output:
-        record="results/cells/<cell>/evaluate.json",
-        scores="results/cells/<cell>/scores.csv",
-    log:
-        "results/logs/evaluate/<cell>.log",
-    benchmark:
-        "results/benchmarks/evaluate/<cell>.tsv"
-    conda:
-        "../envs/segcross.yaml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        job=evaluation_job,
-    script:
-        "../workflow/scripts/evaluate.py"
+    rule:
+        name:
+            name
+        input:
+            records=of_seeds(seeds, f"results/cells/{CELL}/predict.json"),
+            splits="results/data/{dataset}/splits.json",
+            index="results/data/{dataset}/cases.csv",
+        output:
+            of_seeds(seeds, f"results/cells/{cell}/evaluate.json"),
+        log:
+            log_of(seeds, f"results/logs/evaluate/{CELL}.log"),
+        benchmark:
+            bundle_of(seeds, f"results/benchmarks/evaluate/{CELL}.tsv")
+        conda:
+            "../envs/segcross.yaml"
+        threads: len(seeds)
+        resources:
+            mem_mb=times_attempt(3000 * len(seeds)),
+            runtime=times_attempt(120),
+        params:
+            job=evaluation_job,
+        script:
+            "../workflow/scripts/evaluate.py"

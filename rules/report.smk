@@ -182,11 +182,6 @@ rule plot_montage:
     input:
         scores="results/{experiment}/scores.csv",
         index="results/data/{dataset}/cases.csv",
-        predictions=lambda wildcards: [
-            f"{cell.folder}/predictions"
-            for cell in REPORTED
-            if (cell.dataset, cell.condition) == (wildcards.dataset, wildcards.condition)
-        ],
     output:
         pdf="results/{experiment}/figures/montage_{dataset}_{condition}.pdf",
         png=report(
@@ -224,7 +219,6 @@ rule plot_gallery:
     input:
         scores="results/{experiment}/scores.csv",
         index="results/data/{dataset}/cases.csv",
-        predictions=rules.plot_montage.input.predictions,
     output:
         pdf=report(
             "results/{experiment}/figures/gallery_{dataset}_{condition}.pdf",

@@ -1,56 +1,62 @@
 """One method, one situation: train on the training patients, predict the test patients, or take predictions as given."""
 
+# Outputs are records alone. What a stage makes lies beside its record, where Snakemake does not delete it when a job for
+# several seeds has to do one of them.
+for name, seeds in bundles("train"):
 
-rule train:
-    input:
-        store=store_input,
-        splits="results/data/{dataset}/splits.json",
-        certificate="results/data/{dataset}/certificate.json",
-    output:
-        record="results/cells/<cell>/train.json",
-        training=directory("results/cells/<cell>/training"),
-    log:
-        "results/logs/train/<cell>.log",
-    benchmark:
-        "results/benchmarks/train/<cell>.tsv"
-    conda:
-        "../envs/segcross.yaml"
-    threads: lambda wildcards: config["protocols"][wildcards.protocol]["threads"]
-    resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=720,  # the same at each attempt: a training resumes, and partitions have limits
-    params:
-        job=training_job,
-    script:
-        "../workflow/scripts/train.py"
+    rule:
+        name:
+            name
+        input:
+            store=store_input,
+            splits="results/data/{dataset}/splits.json",
+            certificate="results/data/{dataset}/certificate.json",
+        output:
+            of_seeds(seeds, f"results/cells/{TRAINED_CELL}/train.json"),
+        log:
+            log_of(seeds, f"results/logs/train/{CELL}.log"),
+        benchmark:
+            bundle_of(seeds, f"results/benchmarks/train/{CELL}.tsv")
+        conda:
+            "../envs/segcross.yaml"
+        threads: threads_for(seeds)
+        resources:
+            gpu=1,
+            mem_mb=times_attempt(6000 * len(seeds)),
+            runtime=720,  # the same at each attempt: a training resumes, and partitions have limits
+        params:
+            job=training_job,
+        script:
+            "../workflow/scripts/train.py"
 
 
-rule predict:
-    input:
-        record="results/cells/<cell>/train.json",
-        training="results/cells/<cell>/training",
-        store=store_input,
-        splits="results/data/{dataset}/splits.json",
-        index="results/data/{dataset}/cases.csv",
-    output:
-        record="results/cells/<trained_cell>/predict.json",
-        predictions=directory("results/cells/<trained_cell>/predictions"),
-    log:
-        "results/logs/predict/<cell>.log",
-    benchmark:
-        "results/benchmarks/predict/<cell>.tsv"
-    conda:
-        "../envs/segcross.yaml"
-    threads: lambda wildcards: config["protocols"][wildcards.protocol]["threads"]
-    resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        job=prediction_job,
-    script:
-        "../workflow/scripts/predict.py"
+for name, seeds in bundles("predict"):
+
+    rule:
+        name:
+            name
+        input:
+            records=of_seeds(seeds, f"results/cells/{CELL}/train.json"),
+            store=store_input,
+            splits="results/data/{dataset}/splits.json",
+            index="results/data/{dataset}/cases.csv",
+        output:
+            of_seeds(seeds, f"results/cells/{TRAINED_CELL}/predict.json"),
+        log:
+            log_of(seeds, f"results/logs/predict/{CELL}.log"),
+        benchmark:
+            bundle_of(seeds, f"results/benchmarks/predict/{CELL}.tsv")
+        conda:
+            "../envs/segcross.yaml"
+        threads: threads_for(seeds)
+        resources:
+            gpu=1,
+            mem_mb=times_attempt(6000 * len(seeds)),
+            runtime=times_attempt(120),
+        params:
+            job=prediction_job,
+        script:
+            "../workflow/scripts/predict.py"
 
 
 rule import_predictions:

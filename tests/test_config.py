@@ -236,7 +236,7 @@ def test_profiles_agree_with_the_configuration():
     assert not default.keys() & slurm.keys(), "profiles/default would win over slurm-gpu key by key"
     schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
     assert default["retries"] + 1 == schema["properties"]["attempts"]["default"]
-    assert "code" not in default["rerun-triggers"]
+    assert not {"code", "input"} & set(default["rerun-triggers"])
     assert "resources" not in default
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lib.cells import Cell
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.forecast import Estimate, describe, estimate_of, forecast, from_past, to_run
 from lib.provenance import recipe_hash
 
@@ -71,6 +71,32 @@ def test_what_is_still_to_run(in_tmp):
     assert not to_run(job(protocol=PROTOCOL | {"checkpoint_minutes": 1}))
     end(job(1), state="failed")
     assert not to_run(job(1))  # until retry_failed forgets it
+    assert to_run(job(1, code="2")), "a failure of other code says nothing of this"
+
+
+def test_a_failed_training_is_run_again_only_as_another(in_tmp):
+    end(job(), state="failed")
+    folder = Cell("hearts", "clean", "cpu", "unet", "ce", 0, 0).folder
+    (folder / "training/cost.json").unlink()
+    assert not to_run(job()), "nobody knows what failed: Snakemake will say"
+    write_json("results/attempts" / folder.relative_to("results/cells") / "train.job.json", job())
+    assert not to_run(job())
+    assert to_run(job(loss={"name": "dice"})) and to_run(job(code="2"))
+
+
+def test_cells_that_shared_a_job_are_forecast_by_their_share(in_tmp):
+    for seed in range(3):
+        end(job(seed), (90.0, 3.0), energy_kwh=0.6)
+        for stage in ("train", "predict"):
+            record = Cell("hearts", "clean", "cpu", "unet", "ce", 0, seed).folder / f"{stage}.json"
+            write_json(record, read_json(record) | {"share": 1 / 3, "side_by_side": 3})
+    jobs = [job(seed) for seed in range(9)]
+    found = from_past(jobs)
+    assert found.seconds == pytest.approx(31) and found.kwh == pytest.approx(0.2)
+    table = forecast(jobs, say=pytest.fail)
+    assert "with 2 at once, 3 cells in each job: 93 s" in describe(table, "mine", 2, 3)
+    assert "with 8 at once, 3 cells in each job: 93 s" in describe(table, "mine", 8, 3), "a job is not split"
+    assert "with 8 at once: 31 s" in describe(table, "mine", 8)
 
 
 def test_nothing_to_run_is_said_so(in_tmp):

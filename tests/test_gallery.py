@@ -88,7 +88,7 @@ def case(tmp_path) -> tuple[Case, dict, np.ndarray, np.ndarray]:
     folder.mkdir(parents=True)
     nib.save(nib.Nifti1Image(guess, affine), folder / "c1.nii.gz")
     one = Case("c1", "c1", {"image": str(tmp_path / "i.nii.gz")}, {"label": str(tmp_path / "l.nii.gz")})
-    return one, montage.prediction_folders([str(folder)]), reference, guess
+    return one, {("x+ce", 0, 0): folder}, reference, guess
 
 
 def decoded(picture: dict) -> np.ndarray:
@@ -143,11 +143,13 @@ def test_large_slices_are_shrunk_and_labels_stay_on_the_image(tmp_path):
     assert (bright == (decoded(shown)[0] == 1)).mean() > 0.98
 
 
-def test_folders_name_methods_also_external_ones():
-    found = montage.prediction_folders(
-        ["r/unet/ce/fold0/seed1/predictions", "results/cells/d/c/p/nnunet_v2/external/fold0/seed0/predictions"]
-    )
+def test_folders_are_those_of_the_scored_cells():
+    place = {"dataset": "d", "condition": "c", "protocol": "p"}
+    rows = [("unet", "ce", 0, 1), ("unet", "ce", 0, 1), ("nnunet_v2", "external", 0, 0)]
+    table = pd.DataFrame(rows, columns=["architecture", "loss", "fold", "seed"]).assign(**place)
+    found = montage.prediction_folders(table)
     assert set(found) == {("unet+ce", 0, 1), ("nnunet_v2", 0, 0)}
+    assert str(found["unet+ce", 0, 1]) == "results/cells/d/c/p/unet/ce/fold0/seed1/predictions"
 
 
 def test_without_scores_there_is_a_notice():

@@ -1,31 +1,31 @@
-"""Score one cell; a cell that failed for a scientific reason gets the worst scores, one that met an accident none."""
+"""Score cells; one that failed for a scientific reason gets the worst scores, one that met an accident none."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.evaluation import write_failed_scores, write_scores
-from lib.status import SCIENTIFIC, supervise
+from lib.status import SCIENTIFIC, supervise_all, task_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    job = snakemake.params.job | {
-        "index": snakemake.input.index,
-        "splits": snakemake.input.splits,
-        "predictions": snakemake.input.predictions,
-        "output": snakemake.output.scores,
-    }
-    record = supervise(
+    given = snakemake.input
+    job = snakemake.params.job | {"index": given.index, "splits": given.splits}
+    tasks = []
+    for record, predicted in zip(snakemake.output, given.records, strict=True):
+        predictions = {"predictions": str(Path(predicted).with_name("predictions"))}
+        inputs = [predicted, given.index, given.splits]
+        tasks.append(task_of(record, job | predictions, upstream=predicted, inputs=inputs))
+    records = supervise_all(
         "evaluate",
         "lib.evaluation:evaluate_cell",
-        job,
-        record=snakemake.output.record,
-        log=snakemake.log[0],
+        tasks,
         attempts=snakemake.config["attempts"],
         mem_mb=snakemake.resources.mem_mb,
-        upstream=snakemake.input.record,
     )
-    if record["state"] == "failed" and record["reason"] in SCIENTIFIC:
-        write_failed_scores(job)
-    elif record["state"] == "failed":
-        write_scores([], job["cell"], job["output"])
+    for task, record in zip(tasks, records, strict=True):
+        if record["state"] == "failed" and record["reason"] in SCIENTIFIC:
+            write_failed_scores(task.job)
+        elif record["state"] == "failed":
+            write_scores([], task.job["cell"], task.job["output"])

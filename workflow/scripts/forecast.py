@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]) as say:
-        experiment, at_once = snakemake.params.experiment, snakemake.params.at_once
+        experiment = snakemake.params.experiment
         table = forecast(snakemake.params.jobs, say)
         path = f"results/{experiment}/forecast.csv"
         write_table(path, table)
-        say(f"{describe(table, experiment, at_once)}\nTable: {path}")
+        say(
+            f"{describe(table, experiment, snakemake.params.at_once, snakemake.config['seeds_per_job'])}\nTable: {path}"
+        )

@@ -15,10 +15,12 @@ if __name__ == "__main__":
         from matplotlib.backends.backend_pdf import PdfPages
 
         given = snakemake.params
+        place = (given.dataset, given.condition, given.protocol)
+        scores = style.at(style.read_table(snakemake.input.scores), place)
         figures, pictures = gallery.draw(
-            style.at(style.read_table(snakemake.input.scores), (given.dataset, given.condition, given.protocol)),
+            scores,
             read_index(snakemake.input.index),
-            montage.prediction_folders(list(snakemake.input.get("predictions", []))),
+            montage.prediction_folders(scores),
             dict(given.structures),
             list(given.methods),
             given.palette,
@@ -30,5 +32,5 @@ if __name__ == "__main__":
         ):
             for figure in figures:
                 pages.savefig(figure)
-        place = {"dataset": given.dataset, "condition": given.condition, "protocol": given.protocol}
-        write_json(snakemake.output.pictures, place | pictures)
+        named = dict(zip(("dataset", "condition", "protocol"), place, strict=True))
+        write_json(snakemake.output.pictures, named | pictures)

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         given = snakemake.params
+        place = (given.dataset, given.condition, given.protocol)
+        scores = style.at(style.read_table(snakemake.input.scores), place)
         figure = montage.draw(
-            style.at(style.read_table(snakemake.input.scores), (given.dataset, given.condition, given.protocol)),
+            scores,
             read_index(snakemake.input.index),
-            montage.prediction_folders(list(snakemake.input.get("predictions", []))),
+            montage.prediction_folders(scores),
             dict(given.structures),
             list(given.methods),
             given.palette,

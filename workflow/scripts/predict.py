@@ -1,32 +1,32 @@
-"""Predict the test cases of one cell in a supervised child process."""
+"""Predict the test cases of cells side by side, each in a supervised child process."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.status import supervise
+from lib.status import supervise_all, task_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
+    given = snakemake.input
+    protocol = snakemake.config["protocols"][snakemake.wildcards.protocol]
     job = snakemake.params.job | {
-        "training": snakemake.input.training,
-        "store": snakemake.input.store,
-        "splits": snakemake.input.splits,
-        "index": snakemake.input.index,
-        "output": snakemake.output.predictions,
-        "threads": snakemake.threads,
+        "store": given.store,
+        "splits": given.splits,
+        "index": given.index,
+        "threads": min(protocol["threads"], snakemake.threads),
     }
-    record = supervise(
+    inputs = [Path(given.store) / "store.json", given.splits, given.index]
+    tasks = []
+    for record, trained in zip(snakemake.output, given.records, strict=True):
+        training = {"training": str(Path(trained).with_name("training"))}
+        tasks.append(task_of(record, job | training, upstream=trained, inputs=[trained, *inputs]))
+    supervise_all(
         "predict",
         "lib.inference.predict:predict_cell",
-        job,
-        record=snakemake.output.record,
-        log=snakemake.log[0],
+        tasks,
         attempts=snakemake.config["attempts"],
         mem_mb=snakemake.resources.mem_mb,
         gpus=snakemake.resources.gpu,
-        upstream=snakemake.input.record,
     )
-    if record["state"] == "failed":
-        Path(snakemake.output.predictions).mkdir(parents=True, exist_ok=True)

@@ -1,35 +1,34 @@
-"""Train one cell in a supervised child process."""
+"""Train cells side by side, each in a supervised child process."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.status import supervise
+from lib.status import supervise_all, task_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    cell = Path(snakemake.output.record).parent
+    given = snakemake.input
     protocol = snakemake.config["protocols"][snakemake.wildcards.protocol]
     job = snakemake.params.job | {
         "protocol": snakemake.params.job["protocol"] | {"checkpoint_minutes": protocol["checkpoint_minutes"]},
-        "store": snakemake.input.store,
-        "splits": snakemake.input.splits,
-        "certificate": snakemake.input.certificate,
-        "output": snakemake.output.training,
+        "store": given.store,
+        "splits": given.splits,
+        "certificate": given.certificate,
         "checkpoints": "results/checkpoints",
-        "tensorboard": str("results/tensorboard" / cell.relative_to("results/cells")),
-        "threads": snakemake.threads,
+        "threads": min(protocol["threads"], snakemake.threads),  # as without neighbours: it decides the bits
     }
-    record = supervise(
+    inputs = [Path(given.store) / "store.json", given.splits, given.certificate]
+    tasks = []
+    for record in snakemake.output:
+        events = Path("results/tensorboard") / Path(record).parent.relative_to("results/cells")
+        tasks.append(task_of(record, job | {"tensorboard": str(events)}, inputs=inputs))
+    supervise_all(
         "train",
         "lib.training:train_cell",
-        job,
-        record=snakemake.output.record,
-        log=snakemake.log[0],
+        tasks,
         attempts=snakemake.config["attempts"],
         mem_mb=snakemake.resources.mem_mb,
         gpus=snakemake.resources.gpu,
     )
-    if record["state"] == "failed":
-        Path(snakemake.output.training).mkdir(parents=True, exist_ok=True)

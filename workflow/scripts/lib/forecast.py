@@ -44,23 +44,31 @@ class Estimate:
 
 
 def to_run(job: dict) -> bool:
-    """Whether a training is still to be done: no result, or one of other code or another recipe."""
+    """Whether a training is still to be done: no result or recorded failure, or one of other code or another recipe."""
     cell = _cell(job)
     state = cell_state(cell.folder, cell.stages)["state"]
-    if state == "failed":
-        return False  # kept until `retry_failed`
-    cost = cell.folder / "training" / "cost.json"
-    if state != "ok" or not cost.exists():
+    made = _made(cell)
+    if state == "missing" or (state == "ok" and not made):
         return True
-    made = read_json(cost)
-    return made["code"] != job["code"] or made.get("recipe") != recipe_hash(job)
+    return bool(made) and made != (job["code"], recipe_hash(job))
+
+
+def _made(cell: Cell) -> tuple[str, str] | None:
+    """Code and recipe that the cell was last trained with, or failed with; a failure is kept until `retry_failed`."""
+    if (cost := cell.folder / "training" / "cost.json").exists():
+        made = read_json(cost)
+        return made["code"], made.get("recipe")
+    if (tried := Path("results/attempts") / cell.folder.relative_to("results/cells") / "train.job.json").exists():
+        job = read_json(tried)
+        return job["code"], recipe_hash(job)
+    return None
 
 
 def forecast(jobs: list[dict], say: Callable[[str], None]) -> pd.DataFrame:
     """One row per method and situation of the trainings `jobs` (those of `train_cell`, one per cell).
 
     Methods with at least PAST ended cells are estimated by these, the others by a probe on this machine; conditions
-    share a probe. Times are of training and prediction, start-up included.
+    share a probe. Times are of training and prediction, start-up included; of cells that ran side by side, their share.
     """
     groups: dict[tuple, list[dict]] = {}
     for job in jobs:
@@ -90,7 +98,7 @@ def forecast(jobs: list[dict], say: Callable[[str], None]) -> pd.DataFrame:
 
 def from_past(jobs: list[dict]) -> Estimate | None:
     """From ended cells of the method under the same protocol; None with fewer than PAST."""
-    seconds, costs, weights = [], [], []
+    seconds, costs, weights, shares = [], [], [], []
     for job in jobs:
         folder = _cell(job).folder
         stages = [folder / "train.json", folder / "predict.json"]
@@ -102,13 +110,15 @@ def from_past(jobs: list[dict]) -> Estimate | None:
         same = ended.get("recipe") == recipe_hash(job) if planned is None else ended["iterations"] == planned
         if ended["resumed"] or not same:
             continue
-        seconds.append(sum(read_json(stage)["wall_seconds"] for stage in stages))
+        ends = [read_json(stage) for stage in stages]
+        seconds.append(sum(end["wall_seconds"] * end.get("share", 1) for end in ends))
+        shares.append(ends[0].get("share", 1))
         costs.append(ended)
         weights.append((folder / "training" / "weights.pt").stat().st_size / 1e6)
     if len(seconds) < PAST:
         return None
     low, middle, high = np.quantile(seconds, [0.1, 0.5, 0.9])
-    drawn = [cost["energy_kwh"] for cost in costs]
+    drawn = [cost["energy_kwh"] and cost["energy_kwh"] * share for cost, share in zip(costs, shares, strict=True)]
     return Estimate(
         seconds=float(middle),
         low=float(low),
@@ -176,8 +186,12 @@ def estimate_of(probe: dict, job: dict, start: float, counts: tuple[int, int]) -
     )
 
 
-def describe(table: pd.DataFrame, experiment: str, jobs_at_once: int) -> str:
-    """The forecast in a few lines for a terminal."""
+def describe(table: pd.DataFrame, experiment: str, jobs_at_once: int, cells_per_job: int = 1) -> str:
+    """The forecast in a few lines for a terminal.
+
+    Cells that share a job are reckoned to take as long together as one after the other, unless cells have ended that
+    did so: what sharing gains is not known before.
+    """
     rest = table[table["to_run"] > 0]
     lines = [f"{experiment}: {table['cells'].sum()} cells, {rest['to_run'].sum()} to run"]
     if rest.empty:
@@ -187,16 +201,18 @@ def describe(table: pd.DataFrame, experiment: str, jobs_at_once: int) -> str:
         each = "cells" if math.isnan(row.seconds) else f"x {_span(row.seconds, row.seconds_low, row.seconds_high)}"
         lines.append(f"  {row.method:{width}}  {row.dataset} {row.condition}  {row.to_run} {each}, by {row.source}")
     totals = [(rest["to_run"] * rest[key]).sum() for key in ("seconds", "seconds_low", "seconds_high")]
-    wall = [max(total / jobs_at_once, rest["seconds"].max()) for total in totals]
+    longest = (rest["seconds"] * rest["to_run"].clip(upper=cells_per_job)).max()
+    wall = [max(total / jobs_at_once, longest) for total in totals]
     unknown = rest.loc[rest["seconds"].isna(), "method"].unique()
     without = f", without {', '.join(unknown)}" if len(unknown) else ""
-    checkpoints = rest["weights_mb"].max() * STATES_OF_ADAM * jobs_at_once
+    checkpoints = rest["weights_mb"].max() * STATES_OF_ADAM * jobs_at_once * cells_per_job
     drawn = (rest["to_run"] * rest["kwh"].astype(float)).sum(min_count=len(rest))
     energy = f"{drawn:.2g} kWh" if np.isfinite(drawn) else "unknown, for no meter was read"
+    together = f", {cells_per_job} cells in each job" if cells_per_job > 1 else ""
     hours = [f"{total / 3600:.3g}" for total in totals]
     lines += [
         f"training and prediction: {hours[0]} hours ({hours[1]} to {hours[2]}){without}",
-        f"with {jobs_at_once} at once: {_span(*wall)}",
+        f"with {jobs_at_once} at once{together}: {_span(*wall)}",
         f"disk: {(rest['to_run'] * rest['weights_mb']).sum():.0f} MB of weights, {checkpoints:.0f} MB of checkpoints "
         "meanwhile, and the predictions",
         f"energy: {energy}",

@@ -17,13 +17,17 @@ COST = (
     "samples_per_second", "device", "threads", "precision", "resumed", "resumed_elsewhere", "code", "recipe", "data",
     "identity",
 )  # fmt: skip
-MADE_BY = ("hardware", "software", "prediction", "scoring", "training_data")
+SHARED = ("gpu_hours", "energy_kwh")  # measured as of the whole GPU
+MADE_BY = ("side_by_side", "hardware", "software", "prediction", "scoring", "training_data")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")
 CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
 
 
 def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
-    """One row per cell: its name, state and cost. Reads whatever exists; a cell without any record is `missing`."""
+    """One row per cell: its name, state and cost. Reads whatever exists; a cell without any record is `missing`.
+
+    Of cells that were trained side by side, GPU-hours and energy are their share, so that the sum is what was used.
+    """
     rows = []
     for cell in cells:
         state = cell_state(cell.folder, cell.stages)
@@ -31,8 +35,10 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
         result = predicted.get("result", {})
         # Outside the grid, what was done and what it cost is in the record of the predictions.
         cost = _read(cell.folder / "training" / "cost.json") or result.get("cost", {})
+        cost |= {key: cost[key] * trained.get("share", 1) for key in SHARED if cost.get(key)}
         made = trained or (predicted if "cost" in result else {})
         made_by = {
+            "side_by_side": made.get("side_by_side"),
             "hardware": " · ".join(str(value) for value in made.get("hardware", {}).values()),
             "software": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
             "prediction": predicted.get("identity"),

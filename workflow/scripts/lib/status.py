@@ -35,7 +35,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 
-from lib.cells import OUTPUTS, STAGES, method_of
+from lib.cells import OUTPUTS, STAGES, Cell, method_of
 from lib.child import DISK_FULL
 from lib.devices import one_gpu
 from lib.files import file_sha256, read_json, remove, remove_leftovers, write_json
@@ -63,6 +63,14 @@ class Task:
     log: str | Path
     upstream: str | Path | None = None
     inputs: Sequence[str | Path] = ()
+
+
+def task_of(record: str, job: dict, upstream: str | None = None, inputs: Sequence[str | Path] = ()) -> Task:
+    """The task of the cell and the stage whose record this is: to `job` come the cell's name and its output."""
+    folder, stage = Path(record).parent, Path(record).stem
+    named = {"cell": Cell.at(folder).columns(), "output": str(folder / OUTPUTS[stage])}
+    log = Path("results/logs") / stage / folder.relative_to("results/cells").with_suffix(".log")
+    return Task(job | named, record, log, upstream, inputs)
 
 
 def supervise(

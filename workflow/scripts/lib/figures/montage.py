@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from nibabel.orientations import apply_orientation, io_orientation
 
-from lib.cells import method_of
+from lib.cells import OUTPUTS, Cell
 from lib.data.cases import Case, load_image, load_label
 from lib.data.formats import Geometry, label_suffix, read_label
 from lib.errors import BadInput
@@ -163,13 +164,11 @@ def scored_mean(scores: pd.DataFrame, case: str, metric: str) -> float:
     return float(scores.loc[rows, "value"].mean())
 
 
-def prediction_folders(folders: list[str]) -> dict[tuple[str, int, int], Path]:
-    """Folders …/ARCHITECTURE/LOSS/foldF/seedS/predictions by (method, fold, seed)."""
-    found = {}
-    for folder in map(Path, folders):
-        architecture, loss, fold, seed, _ = folder.parts[-5:]
-        found[method_of(architecture, loss), int(fold.removeprefix("fold")), int(seed.removeprefix("seed"))] = folder
-    return found
+def prediction_folders(scores: pd.DataFrame) -> dict[tuple[str, int, int], Path]:
+    """Where the predictions lie that were scored, by (method, fold, seed)."""
+    names = [field.name for field in fields(Cell)]
+    cells = [Cell(**row) for row in scores[names].drop_duplicates().to_dict("records")]
+    return {(cell.method, cell.fold, cell.seed): cell.folder / OUTPUTS["predict"] for cell in cells}
 
 
 def read_planes(
