@@ -15,13 +15,14 @@ from jsonschema.exceptions import best_match
 from lib import classical, external
 from lib.budget import BUDGETS
 from lib.cells import DETERMINISTIC, OUTSIDE_GRID, Cell, method_of
-from lib.claims import checked, method_name
+from lib.claims import OF_SESSIONS, checked, method_name
 from lib.data.conditions import check_conditions
 from lib.data.layouts import chosen, declared_structures, source_files
 from lib.data.split import fold_count, split_settings
 from lib.data.strengths import families
 from lib.data.structures import classes_of
 from lib.errors import BadInput
+from lib.interactive import experiment as interactive
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import check_trainable
 from lib.provenance import value_hash
@@ -260,8 +261,9 @@ def check_meaning(config: dict) -> None:
             if loss not in OUTSIDE_GRID:
                 _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
                 _known(loss, config["losses"], f"{where}: {key}: '{text}'")
+    declared = {method_of(*pair) for pair in declared_methods(config)}
     for text in config["exclude"]:
-        _known(text, {method_of(*pair) for pair in declared_methods(config)}, "exclude")
+        _known(text, declared | {*interactive.settings_of(config).get("methods", [])}, "exclude")
     if not methods(config):
         raise BadInput(f"config, {where}: exclude: leaves no method; shorten it.")
     for architecture, loss in methods(config):
@@ -318,6 +320,11 @@ def check_meaning(config: dict) -> None:
             checked(name, claim)
         except BadInput as error:
             raise BadInput(f"config, {error}") from None
+        if claim.get("metric") in OF_SESSIONS:
+            raise BadInput(
+                f"config, {where}: claims: {name} is about {claim['metric']}, by which only interactive methods are "
+                "scored; move it to interactive: claims."
+            )
         _known(claim["structure"], structures, f"claims: {name}: structure")
         across = claim.get("across", {})
         for structure in (s for members in across.get("structures", {}).values() for s in members):
@@ -334,6 +341,7 @@ def check_meaning(config: dict) -> None:
                     f"config, {where}: claims: {name} needs the method '{method}' ({side}), which the "
                     f"experiment does not run; add it to methods, declare a stand-in, or drop the claim."
                 )
+    interactive.check(config, config["architectures"])
     if config["partial"] and config["retry_failed"]:
         raise BadInput("config: partial reports on what has ended, retry_failed runs again; choose one of them.")
 
