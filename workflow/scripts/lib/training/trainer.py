@@ -171,7 +171,7 @@ def set_up(job: dict, device: torch.device) -> Training:
     torch.manual_seed(weights)  # initial weights, drawn on the CPU; then dropout
     channels, regions = store.meta["channels"], store.meta["regions"]
     model = build_model(job["model"], channels, store.outputs, dims).to(device)
-    cases = {part: [_open_case(store, case, part) for case in fold[part]] for part in ("train", "validation")}
+    cases = {part: [open_case(store, case, part) for case in fold[part]] for part in ("train", "validation")}
     features = Features(model, job["model"]["name"]) if needs_features(job["loss"]) else None
     loss = build_loss(
         job["loss"],
@@ -576,6 +576,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _open_case(store: Store, case: str, part: str) -> TrainingCase:
+def open_case(store: Store, case: str, part: str) -> TrainingCase:
+    """A case of the store as samplers draw from it; `part` as in `Store`."""
     spacing = np.array(store.meta["cases"][case]["spacing"], float)
     return TrainingCase(store.image(case, part), store.label(case, part), spacing)
