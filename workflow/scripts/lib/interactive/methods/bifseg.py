@@ -39,8 +39,8 @@ class BIFSeg:
     that the user saw) or those of the `network` before any tuning.
     The network is tuned anew for each instance, from its trained weights, and on from round to round of one instance.
     All numbers are recalled, not confirmed; initial, momentum 0, no dropout in tuning, the mean over pixels and the
-    last label step are ours (docs/interactive.md). Raises BadInput where tuning meets a network that has no `features` and
-    `classifier`; every architecture can be the network of the first two rungs.
+    last label step are ours (docs/interactive.md). Raises BadInput where tuning meets a network without `features`
+    and `classifier`; every architecture can be the network of the first two rungs.
     Cite: wang2018
     """
 
