@@ -7,8 +7,8 @@ rule train:
         splits="results/data/{dataset}/splits.json",
         certificate="results/data/{dataset}/certificate.json",
     output:
-        record="results/cells/<cell>/train.json",
-        training=directory("results/cells/<cell>/training"),
+        record="results/cells/<trained_cell>/train.json",
+        training=directory("results/cells/<trained_cell>/training"),
     log:
         "results/logs/train/<cell>.log",
     benchmark:

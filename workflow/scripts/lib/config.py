@@ -12,7 +12,7 @@ import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
-from lib import classical, external
+from lib import classical, external, few_shot
 from lib.budget import BUDGETS
 from lib.cells import DETERMINISTIC, OUTSIDE_GRID, Cell, method_of
 from lib.claims import OF_SESSIONS, checked, method_name
@@ -232,6 +232,7 @@ def check_meaning(config: dict) -> None:
         ("architectures", lambda name: MODELS.check(config["architectures"][name], MODEL_CONTEXT)),
         ("losses", lambda name: loss_recipe(name, config["losses"])),
         ("classical", lambda name: classical.build(config["classical"][name])),
+        ("few_shot", lambda name: few_shot.check_entry(config["few_shot"][name], config)),
     ):
         for name in config[kind]:
             try:
@@ -307,6 +308,7 @@ def check_meaning(config: dict) -> None:
 
     _check_outside_grid(config)
     _check_external(config, where)
+    _check_few_shot(config)
     run = {method_of(*pair) for pair in methods(config)}
     for full, used in experiment.get("stand_ins", {}).items():
         _known(full, config["architectures"], f"{where}: stand_ins")
@@ -379,6 +381,19 @@ def _check_external(config: dict, where: str) -> None:
                     f"config, external: {name}: labels: {strange[0]} is no label of dataset '{dataset}', whose "
                     f"structures are {sorted(ours - {0})}; write theirs: ours, and 0 for background."
                 )
+
+
+def _check_few_shot(config: dict) -> None:
+    """The experiment's few-shot methods fit its datasets."""
+    for name, dataset in product(dict(methods(config)), config["experiment"]["datasets"]):
+        if name not in config["few_shot"]:
+            continue
+        try:
+            if not config["datasets"][dataset]["preprocess"]["slices"]:
+                raise BadInput("few-shot methods segment slices, and it is one of volumes; set preprocess: slices.")
+            few_shot.check_structures(config["few_shot"][name], list(config["datasets"][dataset]["structures"]))
+        except BadInput as error:
+            raise BadInput(f"config, few_shot: {name}, for dataset '{dataset}': {error}") from None
 
 
 def _known(name: str, known: Iterable[str], where: str) -> None:
