@@ -50,8 +50,8 @@ def train_network(job: dict) -> dict:
     protocol: iterations, optimizer, lr, weight_decay, momentum, schedule, warmup, clip, precision, validate_every,
     score, checkpoint_minutes, augment (with schedule halving also halve_every). Each step takes one instance (crops
     differ in shape), drawn evenly.
-    instances: {"structures": the dataset's declaration, "seen": [names of structures], "channels": positions of the
-    image's channels to learn from, or None for all, "margin": 10, "size": 96 or None, "min_size": pixels}.
+    instances: {"structures": the dataset's declaration, "seen": [names of structures], "channel": position of the
+    one channel of the image to learn from, or None for all, "margin": 10, "size": 96 or None, "min_size": pixels}.
     Writes weights.pt, network.json, curve.csv and cost.json into job["output"].
     Raises BadInput where no training patient has a seen structure, or the score is "best" and no validation patient.
     """
@@ -62,10 +62,11 @@ def train_network(job: dict) -> dict:
     device = start_torch(job["threads"], protocol["precision"], dims)
     store, fold = open_fold(job)
     origin = training_origin(job, store.meta, fold)
+    if "iterations" not in protocol:
+        raise BadInput(f"protocol {job['cell']['protocol']}: the budget of a network on boxes is given in iterations.")
     cost = train(job, origin, device, lambda: protocol["iterations"], set_up)
-    network = {"model": job["model"], "in_channels": len(channels_of(store, job["instances"]["channels"]))}
-    network |= {"spatial_dims": dims, "instances": job["instances"]}
-    write_json(Path(job["output"]) / "network.json", network)
+    network = {"model": job["model"], "in_channels": _channels(store, job["instances"]), "spatial_dims": dims}
+    write_json(Path(job["output"]) / "network.json", network | {"instances": job["instances"]})
     return cost
 
 
@@ -79,7 +80,7 @@ def set_up(job: dict, device: torch.device) -> Training:
     weights, *rest = (int(s) % 2**63 for s in streams)
     generators = {name: torch.Generator().manual_seed(s) for name, s in zip(("sampler", "augment"), rest, strict=True)}
     torch.manual_seed(weights)  # initial weights, drawn on the CPU; then dropout
-    channels = len(channels_of(store, settings["channels"]))
+    channels = _channels(store, settings)
     model = build_model(job["model"], channels, 2, dims).to(device)
     parts = {part: Objects.of(store, fold[part], part, settings) for part in ("train", "validation")}
     if not parts["train"].instances:
@@ -112,22 +113,25 @@ def set_up(job: dict, device: torch.device) -> Training:
 class Objects:
     """The instances of some cases, and where their voxels are."""
 
-    cases: dict[str, TrainingCase]  # memory-mapped, all channels
+    cases: dict[str, TrainingCase]  # memory-mapped, of the chosen channel or all
     instances: list[Instance]
     members: dict[str, list[int]]
-    channels: list[int]
 
     @classmethod
     def of(cls, store: Store, cases: list[str], part: str, settings: dict) -> Objects:
         members = members_of(settings["structures"], settings["seen"])
+        channel, count = settings["channel"], store.meta["channels"]
+        if channel is not None and not 0 <= channel < count:
+            raise BadInput(f"channel: {channel} is not one of the {count} channels of dataset {store.meta['dataset']}.")
         opened, instances = {}, []
         for case in cases:
             image, label = store.image(case, part), store.label(case, part)
+            image = image if channel is None else image[channel : channel + 1]
             spacing = np.array(store.meta["cases"][case]["spacing"], float)
             opened[case] = TrainingCase(image, label, spacing)
             about = {"case": case, "patient": store.meta["cases"][case]["patient"], "min_size": settings["min_size"]}
             instances += instances_of(label, members, store.meta["spatial_dims"], **about)
-        return cls(opened, instances, members, channels_of(store, settings["channels"]))
+        return cls(opened, instances, members)
 
     def seen(self, instance: Instance, margins: np.ndarray, size: int | None) -> tuple[Seen, np.ndarray, np.ndarray]:
         """The instance in its box moved out by `margins`; its label (*S) uint8 and the spacing of the axes of *S."""
@@ -135,7 +139,7 @@ class Objects:
         image, label = of_instance(case.image, instance), of_instance(case.label, instance)
         box = grown(instance.box, label.shape, margins)
         label = binary_label(label[box], self.members[instance.structure])
-        return see(image[(slice(None), *box)][self.channels], size), label, case.spacing[-label.ndim :]
+        return see(image[(slice(None), *box)], size), label, case.spacing[-label.ndim :]
 
 
 @dataclass(frozen=True)
@@ -192,15 +196,11 @@ class InstanceTraining(Training):
     objects: Objects = field(kw_only=True)
     settings: dict = field(kw_only=True)
 
-    @property
-    def channels(self) -> int:
-        return len(self.objects.channels)
-
     def validate(self, interrupted: Callable[[], bool]) -> float:
         """Mean Dice over validation instances, in their boxes with half the margin on each side."""
         training = self.model.training
         size, dims = self.settings["size"], len(self.protocol["patch"])
-        network = InstanceNetwork(self.model.eval(), self.device, size, self.channels, dims)
+        network = InstanceNetwork(self.model.eval(), self.device, size, self.sampler.cases[0].image.shape[0], dims)
         scores = []
         for instance in self.validation:
             if interrupted():
@@ -270,9 +270,6 @@ def load_network(folder: str | Path) -> InstanceNetwork:
     return InstanceNetwork(module.to(device).eval(), device, size, about["in_channels"], about["spatial_dims"])
 
 
-def channels_of(store: Store, chosen: list[int] | None) -> list[int]:
-    """Positions of the channels that a network sees: those chosen, or all; raises BadInput for one beyond them."""
-    count = store.meta["channels"]
-    if bad := [channel for channel in chosen or () if not 0 <= channel < count]:
-        raise BadInput(f"channels: {bad[0]} is not one of the {count} channels of dataset {store.meta['dataset']}.")
-    return list(range(count)) if chosen is None else list(chosen)
+def _channels(store: Store, settings: dict) -> int:
+    """Of the network's input."""
+    return store.meta["channels"] if settings["channel"] is None else 1

@@ -430,11 +430,6 @@ class Training:
         progress.rows.append([i, loss, self.rate(i - 1), dice, progress.seconds])
         progress.losses = []
 
-    @property
-    def channels(self) -> int:
-        """Of the network's input."""
-        return self.sampler.cases[0].image.shape[0]
-
     def validate(self, interrupted: Callable[[], bool]) -> float:
         """Mean Dice of the validation cases; raises InterruptedError once `interrupted()`."""
         patch, precision = self.protocol["patch"], self.protocol["precision"]
@@ -516,6 +511,7 @@ def write_results(training: Training, job: dict, origin: dict[str, str], output:
     training.measure()
     progress, protocol, model = training.progress, training.protocol, training.model
     trained_seconds = progress.seconds - progress.validation_seconds
+    channels = training.sampler.cases[0].image.shape[0]
     cost = {
         "wall_seconds": progress.seconds,
         "iterations": progress.iteration,
@@ -524,7 +520,7 @@ def write_results(training: Training, job: dict, origin: dict[str, str], output:
         "gpu_hours": progress.seconds / 3600 if training.device.type == "cuda" else 0.0,
         "energy_kwh": progress.energy_kwh,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "flops": forward_flops(model, (1, training.channels, *protocol["patch"]), training.device),
+        "flops": forward_flops(model, (1, channels, *protocol["patch"]), training.device),
         "device": device_name(training.device),
         "resumed": progress.resumed,
         "resumed_elsewhere": progress.resumed_elsewhere,
