@@ -19,6 +19,7 @@ include: "rules/classical.smk"
 include: "rules/few_shot.smk"
 include: "rules/evaluate.smk"
 include: "rules/compare.smk"
+include: "rules/interactive.smk"
 include: "rules/report.smk"
 include: "rules/inspect.smk"
 

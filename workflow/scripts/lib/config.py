@@ -288,6 +288,10 @@ def check_meaning(config: dict) -> None:
                 f"config, protocols: {name}: has {' and '.join(given) or 'no budget'}; give one budget, as "
                 "iterations: 400, epochs: 30 or minutes: 20."
             )
+        if (protocol["schedule"] == "halving") != ("halve_every" in protocol):
+            raise BadInput(
+                f"config, protocols: {name}: schedule: halving and halve_every belong together; give both, or none."
+            )
     patch = config["protocols"][experiment["protocol"]]["patch"]
     for name in experiment["datasets"]:
         dataset = config["datasets"][name]
