@@ -27,8 +27,8 @@ demo: .venv/installed ## the default experiment, a few minutes; ends with the pa
 test: .venv/installed ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-stress: slurm ## what takes long: 200 kills at random moments, time limits on a real Slurm, full disks; prints its figures
-	REQUIRE_SLURM=1 $(BIN)/python -m pytest -n0 -m stress
+stress: slurm ## what takes an hour or more: 200 random kills, all of it on a real Slurm, full disks, 10,000 cells; prints its figures
+	REQUIRE_SLURM=1 $(BIN)/python -m pytest -n0 -m "" tests/test_stress.py tests/test_slurm.py tests/test_disk_full.py tests/test_planning.py
 
 check: .venv/installed ## lint and format of Python and Snakemake files
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from snakemake.utils import validate
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from lib import config as segcross
-from lib import external
+from lib import external, few_shot
 from lib.cells import OUTSIDE_GRID, Cell
 from lib.classical import CLASSICAL
 from lib.controller import controller_is_gone, note_controller
@@ -60,6 +60,7 @@ pathvars:
     outside_cell=CELL.replace("{loss}", f"{{loss,{'|'.join(OUTSIDE_GRID)}}}"),
     external_cell=CELL.replace("{loss}", "{loss,external}"),
     classical_cell=CELL.replace("{loss}", "{loss,classical}"),
+    few_shot_cell=CELL.replace("{loss}", "{loss,few_shot}"),
 
 
 wildcard_constraints:
@@ -286,6 +287,19 @@ def classical_job(wildcards):
         "cell": cell_of(wildcards),
         "classical": recipe,
         "code": code("segment_classical", "lib.inference.classical", *CLASSICAL.modules(recipe)),
+    }
+
+
+def few_shot_job(wildcards, script, module):
+    """Of the training or the prediction of a few-shot method."""
+    settings, loss = few_shot.resolved(config["few_shot"][wildcards.architecture], config)
+    structures = list(config["datasets"][wildcards.dataset]["structures"])
+    return {
+        "cell": cell_of(wildcards),
+        "model": settings | {"structures": structures},
+        "loss": loss,
+        "protocol": protocol_named(wildcards.protocol),
+        "code": code(script, module, *few_shot.modules(settings), *loss_modules(loss)),
     }
 
 

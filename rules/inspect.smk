@@ -40,7 +40,7 @@ rule forecast:
         runtime=120,
     params:
         experiment=EXPERIMENT,
-        jobs=lambda wildcards: [forecast_job(cell) for cell in CELLS if "train" in cell.stages],
+        jobs=lambda wildcards: [forecast_job(cell) for cell in CELLS if cell.loss not in OUTSIDE_GRID],
         at_once=config["jobs_at_once"],
     script:
         "../workflow/scripts/forecast.py"

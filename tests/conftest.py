@@ -39,3 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not torch.cuda.is_available():
             for item in gpu:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device; run `pytest -m gpu` where there is one"))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What tests have measured (`record_property("measured", text)`), in one place."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    measured = [
+        text for report in reports for name, text in getattr(report, "user_properties", ()) if name == "measured"
+    ]
+    if measured:
+        terminalreporter.section("measured")
+        for text in measured:
+            terminalreporter.line(text)

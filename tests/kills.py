@@ -75,9 +75,18 @@ def processes(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
                 yield ("snakemake in a job" if " --mode " in command else "controller"), process
 
 
-def kill(folder: Path, *kinds: str) -> str:
+def is_under_way(folder: Path, training: psutil.Process) -> bool:
+    """Whether a training has something to lose: it has written a line of progress, and a checkpoint before that."""
+    with suppress(psutil.Error):
+        cell = re.search(r"results/attempts/(\S+)/train\.job\.json", " ".join(training.cmdline()))
+        log = folder / f"results/logs/train/{cell[1]}.log" if cell else None
+        return bool(log) and "\niteration" in log.read_text().rpartition("\n# ")[2]
+    return False
+
+
+def kill(folder: Path, *kinds: str, under_way: bool = False) -> str:
     """kill -9 of a random process of a random one of the kinds that there are; returns which, or "" where none is."""
-    found = [(kind, process) for kind, process in processes(folder) if kind in kinds]
+    found = [(kind, p) for kind, p in processes(folder) if kind in kinds and (not under_way or is_under_way(folder, p))]
     if not found:
         return ""
     victim = random.choice(sorted({kind for kind, _ in found}))
@@ -132,16 +141,16 @@ def weights(project: Project) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def assert_same_results(project: Project, undisturbed: Project) -> None:
+def assert_same_results(project: Project, undisturbed: Project, experiment: str = "tiny") -> None:
     """Weights to the bit, tables to the letter, no cell lost or failed."""
     ours, theirs = weights(project), weights(undisturbed)
     assert ours.keys() == theirs.keys() and ours
     for cell, expected in theirs.items():
         assert all(torch.equal(ours[cell][name], tensor) for name, tensor in expected.items()), cell
     for name in TABLES:
-        table = f"results/tiny/{name}.csv"
+        table = f"results/{experiment}/{name}.csv"
         assert (project.folder / table).read_text() == (undisturbed.folder / table).read_text(), name
-    ledgers = [p.table("ledger.csv") for p in (project, undisturbed)]
+    ledgers = [p.table("ledger.csv", experiment) for p in (project, undisturbed)]
     pd.testing.assert_frame_equal(*(ledger[[c for c in ledger if c not in STORY]] for ledger in ledgers))
     assert set(ledgers[0]["state"]) == {"ok"}
     assert not list((project.folder / "results").rglob(".[0-9]*.*")), "half a file"

@@ -77,8 +77,8 @@ class Project:
         rows = table[1].splitlines() if table else []
         return {rule: int(n) for rule, n in (row.split() for row in rows) if rule not in ("all", "report", "figures")}
 
-    def table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "results/tiny" / name, keep_default_na=False)
+    def table(self, name: str, experiment: str = "tiny") -> pd.DataFrame:
+        return pd.read_csv(self.folder / "results" / experiment / name, keep_default_na=False)
 
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.folder / file

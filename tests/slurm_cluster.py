@@ -178,9 +178,21 @@ def _free_ports(n: int) -> list[int]:
     return ports
 
 
+# The plug-in asks Slurm how its jobs are after so many seconds, and each time that none has succeeded waits 10 s more.
+ASK_OFTEN = """
+
+if workflow.is_main_process:
+    from snakemake_executor_plugin_slurm import Executor
+
+    Executor.next_seconds_between_status_checks = property(lambda self: 2, lambda self, seconds: None)
+"""
+
+
 def on_cluster(folder: Path, config: dict) -> Project:
-    """A project whose default experiment is `config`, set up for this cluster as a user would."""
+    """A project whose default experiment is `config`, set up for this cluster as a user would, but never waiting long."""
     project = Project(folder, config)
+    with (folder / "Snakefile").open("a") as snakefile:
+        snakefile.write(ASK_OFTEN)
     shutil.copytree(ROOT / "slurm-gpu", folder / "slurm-gpu")
     default = folder / "config/config.yaml"
     merged = yaml.safe_load(default.read_text())
@@ -190,8 +202,15 @@ def on_cluster(folder: Path, config: dict) -> Project:
     profile = folder / "slurm-gpu/config.yaml"
     text = re.sub("^# (slurm-status-command: squeue)", r"\1", profile.read_text(), flags=re.MULTILINE)
     text = re.sub("latency-wait: 60", "latency-wait: 10", text)
-    profile.write_text(text + "slurm-init-seconds-before-status-checks: 3\n")
+    profile.write_text(text)
     return project
+
+
+def slurm_job(project: Project, log: str) -> str:
+    """The number of the Slurm job that wrote the last attempt in a log of the ledger; its own log exists."""
+    number = re.findall(r"  Slurm job (\d+) on ", (project.folder / log).read_text())[-1]
+    assert list((project.folder / "results/logs/slurm").rglob(f"{number}.log")), f"the log of Slurm job {number}"
+    return number
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ OUTPUTS = {"train": "training", "predict": "predictions", "evaluate": "scores.cs
 # Kinds of methods outside the grid of architectures and losses, each with a block of that name in the configuration.
 # The kind stands where others have their loss; a rule that accepts it as `{loss}` writes predict.json and the
 # predictions, and returns what it cost, if anything, as `cost` of its result.
-OUTSIDE_GRID = ("external", "classical")
+OUTSIDE_GRID = ("external", "classical", "few_shot")
 # Of these, the kinds whose methods draw nothing at random: one seed says all.
 DETERMINISTIC = ("classical",)
+# Of these, the kinds that are trained here in a stage of its own, which leaves train.json and training/ as the grid's.
+TRAINED = ("few_shot",)
 
 
 def method_of(architecture: str, loss: str) -> str:
@@ -39,7 +41,7 @@ class Cell:
     @property
     def stages(self) -> tuple[str, ...]:
         """Those that leave a record."""
-        return STAGES[1:] if self.loss in OUTSIDE_GRID else STAGES
+        return STAGES[1:] if self.loss in OUTSIDE_GRID and self.loss not in TRAINED else STAGES
 
     @property
     def folder(self) -> Path:

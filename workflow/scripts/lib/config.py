@@ -12,16 +12,17 @@ import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
 
-from lib import classical, external
+from lib import classical, external, few_shot
 from lib.budget import BUDGETS
 from lib.cells import DETERMINISTIC, OUTSIDE_GRID, Cell, method_of
-from lib.claims import checked, method_name
+from lib.claims import OF_SESSIONS, checked, method_name
 from lib.data.conditions import check_conditions
 from lib.data.layouts import chosen, declared_structures, source_files
 from lib.data.split import fold_count, split_settings
 from lib.data.strengths import families
 from lib.data.structures import classes_of
 from lib.errors import BadInput
+from lib.interactive import experiment as interactive
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import check_trainable
 from lib.provenance import value_hash
@@ -231,6 +232,7 @@ def check_meaning(config: dict) -> None:
         ("architectures", lambda name: MODELS.check(config["architectures"][name], MODEL_CONTEXT)),
         ("losses", lambda name: loss_recipe(name, config["losses"])),
         ("classical", lambda name: classical.build(config["classical"][name])),
+        ("few_shot", lambda name: few_shot.check_entry(config["few_shot"][name], config)),
     ):
         for name in config[kind]:
             try:
@@ -260,8 +262,9 @@ def check_meaning(config: dict) -> None:
             if loss not in OUTSIDE_GRID:
                 _known(architecture, config["architectures"], f"{where}: {key}: '{text}'")
                 _known(loss, config["losses"], f"{where}: {key}: '{text}'")
+    declared = {method_of(*pair) for pair in declared_methods(config)}
     for text in config["exclude"]:
-        _known(text, {method_of(*pair) for pair in declared_methods(config)}, "exclude")
+        _known(text, declared | {*interactive.settings_of(config).get("methods", [])}, "exclude")
     if not methods(config):
         raise BadInput(f"config, {where}: exclude: leaves no method; shorten it.")
     for architecture, loss in methods(config):
@@ -285,6 +288,10 @@ def check_meaning(config: dict) -> None:
                 f"config, protocols: {name}: has {' and '.join(given) or 'no budget'}; give one budget, as "
                 "iterations: 400, epochs: 30 or minutes: 20."
             )
+        if (protocol["schedule"] == "halving") != ("halve_every" in protocol):
+            raise BadInput(
+                f"config, protocols: {name}: schedule: halving and halve_every belong together; give both, or none."
+            )
     patch = config["protocols"][experiment["protocol"]]["patch"]
     for name in experiment["datasets"]:
         dataset = config["datasets"][name]
@@ -305,6 +312,7 @@ def check_meaning(config: dict) -> None:
 
     _check_outside_grid(config)
     _check_external(config, where)
+    _check_few_shot(config)
     run = {method_of(*pair) for pair in methods(config)}
     for full, used in experiment.get("stand_ins", {}).items():
         _known(full, config["architectures"], f"{where}: stand_ins")
@@ -318,6 +326,11 @@ def check_meaning(config: dict) -> None:
             checked(name, claim)
         except BadInput as error:
             raise BadInput(f"config, {error}") from None
+        if claim.get("metric") in OF_SESSIONS:
+            raise BadInput(
+                f"config, {where}: claims: {name} is about {claim['metric']}, by which only interactive methods are "
+                "scored; move it to interactive: claims."
+            )
         _known(claim["structure"], structures, f"claims: {name}: structure")
         across = claim.get("across", {})
         for structure in (s for members in across.get("structures", {}).values() for s in members):
@@ -334,6 +347,7 @@ def check_meaning(config: dict) -> None:
                     f"config, {where}: claims: {name} needs the method '{method}' ({side}), which the "
                     f"experiment does not run; add it to methods, declare a stand-in, or drop the claim."
                 )
+    interactive.check(config, config["architectures"])
     if config["partial"] and config["retry_failed"]:
         raise BadInput("config: partial reports on what has ended, retry_failed runs again; choose one of them.")
 
@@ -371,6 +385,19 @@ def _check_external(config: dict, where: str) -> None:
                     f"config, external: {name}: labels: {strange[0]} is no label of dataset '{dataset}', whose "
                     f"structures are {sorted(ours - {0})}; write theirs: ours, and 0 for background."
                 )
+
+
+def _check_few_shot(config: dict) -> None:
+    """The experiment's few-shot methods fit its datasets."""
+    for name, dataset in product(dict(methods(config)), config["experiment"]["datasets"]):
+        if name not in config["few_shot"]:
+            continue
+        try:
+            if not config["datasets"][dataset]["preprocess"]["slices"]:
+                raise BadInput("few-shot methods segment slices, and it is one of volumes; set preprocess: slices.")
+            few_shot.check_structures(config["few_shot"][name], list(config["datasets"][dataset]["structures"]))
+        except BadInput as error:
+            raise BadInput(f"config, few_shot: {name}, for dataset '{dataset}': {error}") from None
 
 
 def _known(name: str, known: Iterable[str], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Conditions: seeded noise on raw images and on training labels, and how much of it there is (docs/conditions.md).
+"""Conditions: seeded noise on raw images and training labels, how much of it there is, denoising (docs/conditions.md).
 
 Nothing heavy is imported with the module: planning calls `check_conditions` only.
 """
@@ -38,6 +38,8 @@ LABEL_KINDS = {
     "pixel_flip": ("rate",),
     "patch_flip": ("rate", "length"),
 }
+# Of the one denoiser: what else may be set, and to what it is if it is not.
+DENOISED = {"noise": "gaussian", "weight": 1.0, "sigma": None, "diagonal": True, "rounds": 10}
 PARTS = ("train", "test")
 LENGTHS = ("strength_mm", "strength_px")
 ROBUST = (1, 99)  # percentiles whose distance is the intensity range of a channel
@@ -55,7 +57,9 @@ class Conditioned:
     train_image: np.ndarray  # (C, X, Y, Z) float32, for training and validation
     train_label: np.ndarray  # (X, Y, Z) integers, for training and validation
     test_image: np.ndarray  # what is predicted; there is no other test label than the clean one
-    record: dict  # JSON-able: {"image": {"asked": settings, …measured}, "train_labels": {…}}, as far as there is noise
+    record: (
+        dict  # JSON-able: {"image": {"asked": settings, …measured}, "denoise": …, "train_labels": …}, as far as asked
+    )
 
 
 def check_conditions(conditions: dict[str, dict]) -> None:
@@ -66,10 +70,12 @@ def check_conditions(conditions: dict[str, dict]) -> None:
             raise BadInput(f"{where}: is {condition!r}; write {{}} for no change, or image:, train_labels: …")
         if name == "clean" and condition:
             raise BadInput(f"{where}: means the data as they are; give a condition that changes them another name.")
-        _no_others(condition, ("image", "train_labels", "train_patients"), where)
+        _no_others(condition, ("image", "denoise", "train_labels", "train_patients"), where)
         for part, kinds in (("image", IMAGE_KINDS), ("train_labels", LABEL_KINDS)):
             if part in condition:
                 _check_noise(condition[part], kinds, part == "image", f"{where}: {part}")
+        if "denoise" in condition:
+            _check_denoiser(condition["denoise"], f"{where}: denoise")
         if "train_patients" in condition:
             few = condition["train_patients"]
             whole = isinstance(few, int) and not isinstance(few, bool) and few >= 1
@@ -115,6 +121,11 @@ def apply_condition(
             parts = settings.get("parts", PARTS)
             train_image = noisy if "train" in parts else image
             test_image = noisy if "test" in parts else image
+        if settings := condition.get("denoise"):
+            seen = {id(one): one for one in (train_image, test_image)}
+            smooth = {key: denoised(one, inside, spacing, settings) for key, one in seen.items()}
+            train_image, test_image = smooth[id(train_image)], smooth[id(test_image)]
+            record["denoise"] = {"asked": settings} | measure_image(image, test_image, inside)
         if settings := condition.get("train_labels"):
             rng = case_rng(dataset, case, settings["kind"], settings.get("seed", 0))
             train_label = corrupt_label(label, spacing, settings, rng, structures, unit, ignore)
@@ -175,6 +186,28 @@ def corrupt_image(
         touched = region & (changed != signal)
         noisy[number][touched] = (changed + origin)[touched]
     return noisy
+
+
+def denoised(image: np.ndarray, inside: np.ndarray | None, spacing: Sequence[float], settings: dict) -> np.ndarray:
+    """The raw image (C, X, Y, Z) float32 with few intensities per channel, as `settings` say ({kind: coupled_tv, …}).
+
+    Each voxel inside takes the level of its region (of Rayleigh noise, the mean intensity at that level); voxels
+    outside stay. Neighbours are those in the plane of a slice where slices are thick, else those in space. Raises
+    BadInput when a channel has no intensity range.
+    """
+    from lib.total_variation import RAYLEIGH_MEAN, coupled
+
+    region = _region(inside, image.shape[1:])
+    across = _slice_axis(image.shape[1:], spacing)
+    asked = DENOISED | {key: value for key, value in settings.items() if key != "kind"}
+    result = image.copy()
+    for number, channel in enumerate(image):
+        *_, origin = _intensities(channel, region, number)
+        signal = np.where(region, channel - origin, 0)
+        solution = coupled(signal, region, spacing, across, **asked)
+        mean = RAYLEIGH_MEAN if asked["noise"] == "rayleigh" else 1.0
+        result[number][region] = origin + mean * solution.levels[solution.labels]
+    return result
 
 
 def corrupt_label(
@@ -575,6 +608,23 @@ def _check_noise(settings: object, kinds: dict[str, tuple[str, ...]], of_image: 
     seed = settings.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise BadInput(f"{where}: seed: {seed!r} must be a whole number >= 0.")
+
+
+def _check_denoiser(settings: object, where: str) -> None:
+    from lib.total_variation import check_parameters
+
+    if not isinstance(settings, dict) or settings.get("kind") != "coupled_tv":
+        raise BadInput(f"{where}: needs a kind, for example {{kind: coupled_tv, levels: 4, weight: 1}}.")
+    _no_others(settings, ("kind", "levels", *DENOISED), where)
+    asked = DENOISED | settings
+    if not isinstance(asked.get("levels"), int) or asked["levels"] < 2:
+        raise BadInput(f"{where}: levels: {asked.get('levels')!r} must be a whole number, 2 or more.")
+    if isinstance(asked["weight"], list):
+        raise BadInput(f"{where}: weight: {asked['weight']!r} must be one number; make a condition of each.")
+    try:
+        check_parameters(asked["noise"], asked["weight"], asked["sigma"], asked["rounds"])
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
 
 
 def _no_others(settings: dict, known: Sequence[str], where: str) -> None:

@@ -42,6 +42,10 @@ METRIC_NAMES = {
     "precision": "Precision",
     "recall": "Recall",
     "rvd": "Volume difference",
+    "dice_auc": "AUC of Dice",
+    "interactions_to_0.85": "Interactions to 0.85",
+    "interactions_to_0.90": "Interactions to 0.90",
+    "interactions_to_0.95": "Interactions to 0.95",
 }
 PRIMARY = "dice"
 SCHEMES = {  # ways to make a ranking; first the one that decides
@@ -51,7 +55,7 @@ SCHEMES = {  # ways to make a ranking; first the one that decides
     "rank_then_median": "rank, then median",
     "test_then_rank": "test, then rank",
 }
-LOWER = ("hd95", "assd")  # metrics of which a lower value ranks higher
+LOWER = ("hd95", "assd", "interactions_to_0.85", "interactions_to_0.90", "interactions_to_0.95")  # metrics of which a lower value ranks higher
 
 mpl.rcParams.update(
     {

@@ -4,25 +4,20 @@ Source: Wang et al., BIFSeg, IEEE TMI 37(7) 2018, Eq. 5 and 7 (as other public c
 
     E(y) = Σ_i U_i(y_i) + λ Σ_{i<j neighbours} [y_i ≠ y_j] · exp(-‖X_i - X_j‖² / 2σ²) / d_ij
 
-The pairwise term is not negative, so the energy is submodular and its minimum is a minimum cut. SciPy's solver takes
-integers: capacities are rounded to 2^-20, or coarser where that is too fine for 32 bits.
+The pairwise term is not negative, so the energy is submodular and its minimum is a minimum cut (`lib.graph_cut`).
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
+from lib import graph_cut
 from lib.errors import BadInput
 from lib.interactive import BACKGROUND, FOREGROUND
 
 NEIGHBOURHOODS = {2: (4, 8), 3: (6, 26)}
-FINEST = 2**20  # integer units per unit of energy
-LARGEST = 2**30 - 1  # capacity; the residual one of an edge and its reverse is twice that, in int32
 
 
 @dataclass(frozen=True)
@@ -50,17 +45,10 @@ def edges_of(image: np.ndarray, neighbourhood: int) -> Edges:
     if neighbourhood not in NEIGHBOURHOODS[dims]:
         raise BadInput(f"neighbourhood: {neighbourhood} must be one of {NEIGHBOURHOODS[dims]} in {dims}D.")
     number = np.arange(image[0].size).reshape(shape)
-    parts = []
-    for offset in itertools.product((-1, 0, 1), repeat=dims):
-        if offset <= (0,) * dims or (neighbourhood == 2 * dims and np.count_nonzero(offset) > 1):
-            continue  # half of them, so that each pair comes once
-        here = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True))
-        there = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, shape, strict=True))
-        difference = image[(slice(None), *here)].astype(np.float64) - image[(slice(None), *there)]
-        difference = np.sqrt(np.square(difference).mean(axis=0)).ravel()
-        distance = np.full(difference.shape, np.sqrt(np.count_nonzero(offset)))
-        parts.append((number[here].ravel(), number[there].ravel(), difference, distance))
-    return Edges(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    first, second, distance = graph_cut.neighbours(number, (1,) * dims, diagonal=neighbourhood > 2 * dims)
+    values = image.reshape(len(image), -1).astype(np.float64)
+    difference = np.sqrt(np.square(values[:, first] - values[:, second]).mean(axis=0))
+    return Edges(first, second, difference, distance)
 
 
 def energy(
@@ -85,30 +73,12 @@ def minimum_cut(
 ) -> np.ndarray:
     """The labels (*S) bool of least energy; of several such, the one with the smallest foreground.
 
-    Arguments as of `energy`; unary and weights finite, weights not negative. Scribbled pixels keep their label: the
-    capacity that holds them exceeds that of all their other edges together, which does what an infinite one would.
+    Arguments as of `energy`; unary and weights finite, weights not negative. Scribbled pixels keep their label: their
+    unary term exceeds all their edges together, which does what an infinite one would.
     """
-    count = unary[0].size
-    background, foreground = unary.reshape(2, count).astype(np.float64)
-    least = np.minimum(background, foreground)
-    costs = np.stack([background - least, foreground - least])  # of being background (cuts s→i), foreground (i→t)
-    incident = np.bincount(edges.first, weights, count) + np.bincount(edges.second, weights, count)
+    cost = (unary[1].astype(np.float64) - unary[0]).ravel()  # of foreground instead of background
     if scribbles is not None:
+        incident = np.bincount(edges.first, weights, cost.size) + np.bincount(edges.second, weights, cost.size)
         marks = scribbles.ravel()
-        costs[:, marks != 0] = 0
-        costs[0, marks == FOREGROUND] = 2 * incident[marks == FOREGROUND] + 1
-        costs[1, marks == BACKGROUND] = 2 * incident[marks == BACKGROUND] + 1
-    scale = min(FINEST, LARGEST / max(costs.max(), weights.max(initial=0), 1))
-
-    pixels, source, sink = np.arange(count), count, count + 1
-    tails = np.concatenate([np.full(count, source), pixels, edges.first, edges.second])
-    heads = np.concatenate([pixels, np.full(count, sink), edges.second, edges.first])
-    capacities = np.rint(scale * np.concatenate([*costs, weights, weights])).astype(np.int32)
-    kept = capacities > 0
-    ends = tails[kept].astype(np.int32), heads[kept].astype(np.int32)
-    graph = coo_array((capacities[kept], ends), shape=(count + 2, count + 2)).tocsr()
-    residual = csr_array(graph - maximum_flow(graph, source, sink).flow)
-    residual.eliminate_zeros()
-    labels = np.zeros(count + 2, bool)
-    labels[breadth_first_order(residual, source, return_predecessors=False)] = True
-    return labels[:count].reshape(unary.shape[1:])
+        cost = np.where(marks == FOREGROUND, -2 * incident - 1, np.where(marks == BACKGROUND, 2 * incident + 1, cost))
+    return graph_cut.minimum_cut(cost, edges.first, edges.second, weights, weights).reshape(unary.shape[1:])

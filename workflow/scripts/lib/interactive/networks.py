@@ -50,8 +50,8 @@ def train_network(job: dict) -> dict:
     protocol: iterations, optimizer, lr, weight_decay, momentum, schedule, warmup, clip, precision, validate_every,
     score, checkpoint_minutes, augment (with schedule halving also halve_every). Each step takes one instance (crops
     differ in shape), drawn evenly.
-    instances: {"structures": the dataset's declaration, "seen": [names of structures], "channel": index of the one
-    channel of the image to learn from, or None for all, "margin": 10, "size": 96 or None, "min_size": pixels}.
+    instances: {"structures": the dataset's declaration, "seen": [names of structures], "channel": position of the
+    one channel of the image to learn from, or None for all, "margin": 10, "size": 96 or None, "min_size": pixels}.
     Writes weights.pt, network.json, curve.csv and cost.json into job["output"].
     Raises BadInput where no training patient has a seen structure, or the score is "best" and no validation patient.
     """
@@ -62,6 +62,8 @@ def train_network(job: dict) -> dict:
     device = start_torch(job["threads"], protocol["precision"], dims)
     store, fold = open_fold(job)
     origin = training_origin(job, store.meta, fold)
+    if "iterations" not in protocol:
+        raise BadInput(f"protocol {job['cell']['protocol']}: the budget of a network on boxes is given in iterations.")
     cost = train(job, origin, device, lambda: protocol["iterations"], set_up)
     network = {"model": job["model"], "in_channels": _channels(store, job["instances"]), "spatial_dims": dims}
     write_json(Path(job["output"]) / "network.json", network | {"instances": job["instances"]})
@@ -111,14 +113,16 @@ def set_up(job: dict, device: torch.device) -> Training:
 class Objects:
     """The instances of some cases, and where their voxels are."""
 
-    cases: dict[str, TrainingCase]  # image of the chosen channels, memory-mapped
+    cases: dict[str, TrainingCase]  # memory-mapped, of the chosen channel or all
     instances: list[Instance]
     members: dict[str, list[int]]
 
     @classmethod
     def of(cls, store: Store, cases: list[str], part: str, settings: dict) -> Objects:
         members = members_of(settings["structures"], settings["seen"])
-        channel = settings["channel"]
+        channel, count = settings["channel"], store.meta["channels"]
+        if channel is not None and not 0 <= channel < count:
+            raise BadInput(f"channel: {channel} is not one of the {count} channels of dataset {store.meta['dataset']}.")
         opened, instances = {}, []
         for case in cases:
             image, label = store.image(case, part), store.label(case, part)
@@ -268,7 +272,4 @@ def load_network(folder: str | Path) -> InstanceNetwork:
 
 def _channels(store: Store, settings: dict) -> int:
     """Of the network's input."""
-    channels, channel = store.meta["channels"], settings["channel"]
-    if channel is not None and not 0 <= channel < channels:
-        raise BadInput(f"channel: {channel} is not one of the {channels} channels of dataset {store.meta['dataset']}.")
-    return channels if channel is None else 1
+    return store.meta["channels"] if settings["channel"] is None else 1

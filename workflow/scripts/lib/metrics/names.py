@@ -16,8 +16,16 @@ LESION_METRICS = {
     "lesions_f1": 0,
 }
 CALIBRATION_METRICS = {"brier": 0, "ece": 0}
-DIRECTION = MASK_METRICS | LESION_METRICS | CALIBRATION_METRICS
+# of the sessions of simulated users: docs/interactive.md
+INTERACTIVE_METRICS = {
+    "dice_auc": 1,
+    "interactions_to_0.85": -1,
+    "interactions_to_0.90": -1,
+    "interactions_to_0.95": -1,
+}
+DIRECTION = MASK_METRICS | LESION_METRICS | CALIBRATION_METRICS | INTERACTIVE_METRICS
 METRICS = tuple(DIRECTION)
 DISTANCES = ("hd95", "assd")
-_UNBOUNDED = (*DISTANCES, *(name for name in LESION_METRICS if name != "lesions_f1"))
+_COUNTS = [name for name in (*LESION_METRICS, *INTERACTIVE_METRICS) if name not in ("lesions_f1", "dice_auc")]
+_UNBOUNDED = (*DISTANCES, *_COUNTS)
 BOUNDS = {name: (0.0, math.inf if name in _UNBOUNDED else 1.0) for name in METRICS} | {"rvd": (-1.0, math.inf)}

@@ -52,7 +52,7 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shares = {kind: alphas.softmax(dim=1) for kind, alphas in self.alphas.items()}
-        return self.mixed(x, {cell: shares for cell in CELLS})
+        return self.mixed(x, dict.fromkeys(CELLS, shares))
 
     def mixed(self, x: Tensor, mixing: Mixing) -> Tensor:
         """Logits with these weights of each kind (edges, operations) in the cells `down` and `up`."""

@@ -111,7 +111,7 @@ def _levels(claim: dict, part: Situation) -> tuple[list[str], np.ndarray, np.nda
         known = ~np.isnan(values).any(1, keepdims=True)  # a structure counts where both methods have it
         with np.errstate(invalid="ignore"):
             tables.append(np.where(known, values, 0).sum(0) / known.sum(0))
-        names.append(f"{name} ({', '.join(found)})")
+        names.append(name if found == [name] else f"{name} ({', '.join(found)})")
     return names, np.stack(tables), np.array([-1.0, 1.0] if len(sets) == 2 else [1.0])
 
 

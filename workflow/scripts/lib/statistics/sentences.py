@@ -9,7 +9,12 @@ from lib.metrics import DIRECTION, DISTANCES
 from lib.statistics.means import MIN_SEEDS
 from lib.statistics.table import MEAN
 
-METRIC_NAMES = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95": "HD95", "assd": "ASSD"}
+METRIC_NAMES = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95": "HD95", "assd": "ASSD"} | {
+    "dice_auc": "area under Dice over interactions",
+    "interactions_to_0.85": "number of interactions to Dice 0.85",
+    "interactions_to_0.90": "number of interactions to Dice 0.90",
+    "interactions_to_0.95": "number of interactions to Dice 0.95",
+}
 
 
 def gain_of(row: dict) -> tuple[float, float]:
@@ -115,7 +120,7 @@ def budget_text(protocol: dict) -> str:
 
 def digits_of(metric: str) -> int:
     """Decimal places that a metric is written with."""
-    return 2 if metric in DISTANCES else 3
+    return 2 if metric in DISTANCES or metric.startswith("interactions_to") else 3
 
 
 def _count(n: int, word: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.cells import DETERMINISTIC
 from lib.errors import BadInput
 from lib.metrics import METRICS
 from lib.registry import did_you_mean
+from lib.statistics.means import MIN_SEEDS
 
 SITUATION = ["dataset", "condition", "protocol"]
 COLUMNS = [
@@ -29,7 +31,7 @@ class Situation:
     methods: pd.DataFrame  # method, architecture, loss
     metrics: list[str]
     structures: list[str]  # "mean" first
-    seeds: list[int]
+    seeds: list[int]  # of the trainings; a method in which nothing is random stands under each
     patients: list[str]
     scores: np.ndarray  # (metrics, structures, methods, seeds, patients), NaN where there is no score
     folds: np.ndarray  # (patients,), the fold that tested each patient; folds that share patients count as one
@@ -151,6 +153,13 @@ def _situation(name: dict[str, str], scores: pd.DataFrame, failed: str) -> Situa
     def count(rows: np.ndarray) -> np.ndarray:
         per_structure = np.bincount(at[rows] // (n_seeds * n_cases), minlength=np.prod(shape[:3])).reshape(shape[:3])
         return np.concatenate((per_structure.sum(1, keepdims=True), per_structure), 1)
+
+    fixed = methods["loss"].isin(DETERMINISTIC).to_numpy()
+    if fixed.all():  # the same scores under as many seeds as a verdict needs
+        seeds = np.append(seeds, max(seeds) + 1 + np.arange(MIN_SEEDS - n_seeds))
+        values = np.repeat(values[:, :, :, :1], len(seeds), axis=3)
+    elif fixed.any():
+        values[:, :, fixed] = np.fmax.reduce(values[:, :, fixed], axis=3, keepdims=True)
 
     status = scores["status"].to_numpy()
     counts = {f"n_{s}": count(status == s) for s in ("missed", "hallucinated", "both_empty", "failed")}

@@ -112,7 +112,7 @@ def train(
                     log(progress.rows[-1])
                     if progress.iteration * LINES // total > speed.lines:
                         _say(speed.line(progress, total))
-                if progress.iteration == total:
+                if training.ended():
                     break
                 training.step()
             cost = write_results(training, job, origin, checkpoints / FINISHED)
@@ -171,7 +171,7 @@ def set_up(job: dict, device: torch.device) -> Training:
     torch.manual_seed(weights)  # initial weights, drawn on the CPU; then dropout
     channels, regions = store.meta["channels"], store.meta["regions"]
     model = build_model(job["model"], channels, store.outputs, dims).to(device)
-    cases = {part: [_open_case(store, case, part) for case in fold[part]] for part in ("train", "validation")}
+    cases = {part: [open_case(store, case, part) for case in fold[part]] for part in ("train", "validation")}
     features = Features(model, job["model"]["name"]) if needs_features(job["loss"]) else None
     loss = build_loss(
         job["loss"],
@@ -353,27 +353,8 @@ class Training:
         """One iteration: a batch, its augmentation, forward, backward, update."""
         protocol, optimizer = self.protocol, self.optimizer
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(protocol, self.progress.iteration)
-        image, label, spacing = self.sampler.draw()
-        ignored = bool((label == IGNORE).any())  # looked for here, where no GPU has to wait
-        if self.device.type == "cuda":
-            image, label = (t.pin_memory().to(self.device, non_blocking=True) for t in (image, label))
-        if self.augment:
-            image, label = augment_batch(image, label, spacing, self.augment, self.generators["augment"])
-
-        self.model.train()
-        with autocast(self.device, protocol["precision"]):
-            logits = self.model(image)
-        value = self.loss(
-            logits,
-            label,
-            spacing=spacing,
-            iteration=self.progress.iteration,
-            iterations=protocol["iterations"],
-            ignored=ignored,
-            image=image,
-            features=self.features and self.features.take(),
-        )
+            group["lr"] = self.rate(self.progress.iteration)
+        value = self.loss_of(self.sampler)
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()
         if protocol["clip"]:
@@ -384,6 +365,37 @@ class Training:
         self.scaler.update()
         self.pending.append(value.detach())
         self.progress.iteration += 1
+
+    def loss_of(self, sampler: PatchSampler) -> Tensor:
+        """The loss of the sampler's next batch, augmented."""
+        protocol = self.protocol
+        image, label, spacing = sampler.draw()
+        ignored = bool((label == IGNORE).any())  # looked for here, where no GPU has to wait
+        if self.device.type == "cuda":
+            image, label = (t.pin_memory().to(self.device, non_blocking=True) for t in (image, label))
+        if self.augment:
+            image, label = augment_batch(image, label, spacing, self.augment, self.generators["augment"])
+
+        self.model.train()
+        with autocast(self.device, protocol["precision"]):
+            logits = self.model(image)
+        return self.loss(
+            logits,
+            label,
+            spacing=spacing,
+            iteration=self.progress.iteration,
+            iterations=protocol["iterations"],
+            ignored=ignored,
+            image=image,
+            features=self.features and self.features.take(),
+        )
+
+    def rate(self, iteration: int) -> float:
+        """The learning rate of the step that follows so many."""
+        return learning_rate(self.protocol, iteration)
+
+    def ended(self) -> bool:
+        return self.progress.iteration == self.protocol["iterations"]
 
     def row_is_due(self) -> bool:
         """Whether the learning curve wants a row at this iteration and has none yet."""
@@ -415,7 +427,7 @@ class Training:
                 progress.dice, progress.best = dice, _weights(self.model)
         self.measure()
         loss = math.fsum(progress.losses) / len(progress.losses)
-        progress.rows.append([i, loss, learning_rate(protocol, i - 1), dice, progress.seconds])
+        progress.rows.append([i, loss, self.rate(i - 1), dice, progress.seconds])
         progress.losses = []
 
     def validate(self, interrupted: Callable[[], bool]) -> float:
@@ -436,10 +448,9 @@ class Training:
         self.pending.clear()
         for i, value in enumerate(values, start=first):
             if not math.isfinite(value):
-                rate = learning_rate(self.protocol, i - 1)
                 raise Diverged(
                     f"the loss became {value} at iteration {i} of {self.protocol['iterations']} "
-                    f"(learning rate {rate:g}); {self._recent_losses()}"
+                    f"(learning rate {self.rate(i - 1):g}); {self._recent_losses()}"
                 )
             self.progress.losses.append(value)
 
@@ -454,6 +465,13 @@ class Training:
         progress.peak_memory_mb = max(before.peak_memory_mb, peak_memory_mb(self.device))
         now = self.energy_kwh()
         progress.energy_kwh = None if now is None or before.energy_kwh is None else before.energy_kwh + now
+
+    def write(self, folder: Path) -> None:
+        """Write weights.pt and curve.csv into a folder."""
+        best = self.progress.best
+        save(_weights(self.model) if best is None else best, folder / "weights.pt")
+        with (folder / "curve.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([CURVE, *self.progress.rows])  # None becomes an empty field
 
     def snapshot(self) -> dict:
         """Everything that a step depends on, for a checkpoint."""
@@ -489,7 +507,7 @@ class Training:
 
 
 def write_results(training: Training, job: dict, origin: dict[str, str], output: Path) -> dict:
-    """Write weights.pt, curve.csv and cost.json into the folder `output`; returns the costs."""
+    """Write what a training found, and cost.json, into the folder `output`; returns the costs."""
     training.measure()
     progress, protocol, model = training.progress, training.protocol, training.model
     trained_seconds = progress.seconds - progress.validation_seconds
@@ -514,9 +532,7 @@ def write_results(training: Training, job: dict, origin: dict[str, str], output:
     }
     with atomic(output) as folder:
         folder.mkdir()
-        save(_weights(model) if progress.best is None else progress.best, folder / "weights.pt")
-        with (folder / "curve.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([CURVE, *progress.rows])  # None becomes an empty field
+        training.write(folder)
         write_json(folder / "cost.json", cost)
     return cost
 
@@ -556,6 +572,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _open_case(store: Store, case: str, part: str) -> TrainingCase:
+def open_case(store: Store, case: str, part: str) -> TrainingCase:
+    """A case of the store as samplers draw from it; `part` as in `Store`."""
     spacing = np.array(store.meta["cases"][case]["spacing"], float)
     return TrainingCase(store.image(case, part), store.label(case, part), spacing)

@@ -1,0 +1,75 @@
+"""Image-specific fine-tuning: a network's last block and the labels of one crop, in turns.
+
+Source: Wang et al., BIFSeg, IEEE TMI 37(7) 2018. What of it is certain, recalled or unknown: docs/interactive.md.
+
+    argmin over y, θ of  Σ_i w(i) · (-log P(y_i | X, θ)) + λ Σ_{i<j neighbours} ψ(y_i, y_j | X),  y_i = s_i on scribbles
+
+Label step (θ fixed, without w): an exact minimum cut. Network step (y fixed): gradient descent on the weighted
+cross-entropy, of the classifier alone, on features that were computed once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.interactive import BACKGROUND, FOREGROUND
+from lib.interactive.geodesic import distances
+from lib.interactive.graph_cut import Edges, minimum_cut
+
+CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, so that their logarithms are finite
+
+
+def label_step(
+    probability: np.ndarray, scribbles: np.ndarray, edges: Edges, smoothness: float, sigma: float
+) -> np.ndarray:
+    """The labels (*S) bool of least energy for the probability of the object (*S); scribbles (*S) uint8 hold.
+
+    smoothness: λ. sigma: of the intensities of `edges`.
+    """
+    p = np.clip(probability.astype(np.float64), CERTAIN, 1 - CERTAIN)
+    return minimum_cut(-np.log(np.stack([1 - p, p])), edges, smoothness * edges.weights(sigma), scribbles)
+
+
+def certainty_weights(
+    probability: np.ndarray,
+    initial: np.ndarray,
+    scribbles: np.ndarray,
+    edges: Edges,
+    t0: float,
+    t1: float,
+    epsilon: float,
+    omega: float,
+) -> np.ndarray:
+    """w (*S) float32 of the network step: how far the label of each pixel is to be trusted.
+
+    omega on scribbles. 0 where the network is uncertain, t0 < probability < t1, and where the scribbles contradict the
+    `initial` labels (*S) bool: within a geodesic distance of epsilon to a scribble of the other class. 1 elsewhere.
+    """
+    weights = np.ones(probability.shape, np.float32)
+    weights[(t0 < probability) & (probability < t1)] = 0
+    for mark, other in ((FOREGROUND, ~initial), (BACKGROUND, initial)):
+        near = distances(edges, scribbles == mark, epsilon) < epsilon
+        weights[near & other] = 0
+    weights[scribbles != 0] = omega
+    return weights
+
+
+def network_step(
+    classifier: nn.Module, features: Tensor, labels: np.ndarray, weights: np.ndarray, steps: int, rate: float
+) -> None:
+    """Gradient descent on the mean over pixels of w · cross-entropy, in place.
+
+    classifier: of features (1, C, *W) to logits (1, 2, *W), in evaluation mode, so that nothing is dropped. labels
+    (*W) bool, weights (*W) float32. No momentum, no weight decay.
+    """
+    target = torch.from_numpy(labels.astype(np.int64))[None, None].to(features.device)
+    weights = torch.from_numpy(weights).to(features.device)
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        losses = -F.log_softmax(classifier(features), dim=1).gather(1, target)[0, 0]
+        (weights * losses).mean().backward()
+        optimizer.step()

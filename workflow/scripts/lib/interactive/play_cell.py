@@ -1,0 +1,231 @@
+"""One cell of the interactive track: a method plays every instance of a fold's test patients with every robot.
+
+The reference is read from a folder of its own and goes to the robots and the scores; a method gets the image in a box.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data.conditions import case_rng
+from lib.data.split import cases_of
+from lib.data.store import Store, open_store
+from lib.errors import BadInput
+from lib.files import atomic, read_json, write_json, write_table
+from lib.interactive import METHODS, Crop, InteractiveMethod
+from lib.interactive.instances import Instance, crop, grown, instances_of, jittered_box, members_of, of_instance
+from lib.interactive.measures import measure
+from lib.interactive.robot import Robot
+from lib.interactive.session import Round, play
+
+ROUNDS = [
+    "dataset", "condition", "protocol", "method", "fold", "seed", "robot", "case", "patient", "structure", "seen",
+    "instance", "slice", "interactions", "dice", "hd95", "nsd", "seconds", "scribbled_pixels", "mark", "converged",
+]  # fmt: skip
+PICTURED_CASES = 2  # the first of a fold, so that no result chooses them
+AROUND = 12  # pixels shown around a box
+
+
+def play_cell(job: dict) -> dict:
+    """Play one cell and write rounds.csv, pictures.npz and parameters.json into job["output"].
+
+    job: cell {dataset, condition, protocol, method, fold, seed = the repeat}; method: its recipe; chosen: None, or the
+    file of the parameters that a search found; network: None, or the folder of a trained one; robots: strategies;
+    marks, interactions; instances {structures: the dataset's declaration, seen, unseen: names, channel: {seen, unseen:
+    number or None}, margin, slices_per_case, min_size}; tolerance {mm, px}; store, references, splits, threads.
+    Raises BadInput where no test patient has one of the structures.
+    """
+    store = open_store(job["store"])
+    recipe = job["method"] | (read_json(job["chosen"])["parameters"] if job["chosen"] else {})
+    method = build_method(recipe, job["network"])
+    cases = cases_of(read_json(job["splits"]), job["cell"]["fold"], "test")
+    labels = {case: np.load(Path(job["references"]) / f"{case}.npy") for case in cases}
+    rows, pictures = [], []
+    for robot, (object_, crop_, mask, box) in product(job["robots"], list(_objects(store, labels, "test", job))):
+        watched = _Watched(method)
+        rounds = _play(watched, object_, crop_, mask, robot, store, job)
+        rows += _rows(rounds, object_, robot, job)
+        first = job["robots"][0] == robot and object_.case in cases[:PICTURED_CASES]
+        if first and not any((p["case"], p["structure"]) == (object_.case, object_.structure) for p in pictures):
+            pictures.append(_picture(watched, rounds, object_, mask, box, store, job))
+    if not rows:
+        known = ", ".join([*job["instances"]["seen"], *job["instances"]["unseen"]])
+        raise BadInput(
+            f"no test patient of fold {job['cell']['fold']} has one of {known}, or only smaller ones than min_size."
+        )
+    with atomic(job["output"]) as temporary:
+        temporary.mkdir()
+        write_table(temporary / "rounds.csv", pd.DataFrame(rows, columns=ROUNDS))
+        write_json(temporary / "parameters.json", recipe)
+        _save_pictures(temporary / "pictures.npz", pictures)
+    return {"instances": len({(r["case"], r["instance"]) for r in rows}), "rounds": len(rows), "settings": recipe}
+
+
+def search_parameters(job: dict) -> dict:
+    """Choose a method's parameters on the seen structures of the fold's validation patients; they are no test patients.
+
+    job: as of `play_cell`, with grid {parameter: values}; only the first robot plays. Writes search.csv, one row per
+    combination with its mean AUC of Dice over patients, and chosen.json with the best; the earlier one of equals.
+    """
+    store = open_store(job["store"])
+    cases = cases_of(read_json(job["splits"]), job["cell"]["fold"], "validation")
+    labels = {case: np.asarray(store.label(case, "validation")) for case in cases}
+    seen = job | {"instances": job["instances"] | {"unseen": []}}
+    objects = list(_objects(store, labels, "validation", seen))
+    if not objects:
+        raise BadInput(
+            f"search: no validation patient of fold {job['cell']['fold']} has one of the seen structures "
+            f"{job['instances']['seen']}; name others, or drop the search of {job['cell']['method']}."
+        )
+    found = []
+    for values in product(*job["grid"].values()):
+        parameters = dict(zip(job["grid"], values, strict=True))
+        method = build_method(job["method"] | parameters, job["network"])
+        rows = []
+        for object_, crop_, mask, _ in objects:
+            rounds = _play(method, object_, crop_, mask, job["robots"][0], store, job)
+            rows += _rows(rounds, object_, job["robots"][0], job)
+        measured = measure(pd.DataFrame(rows, columns=ROUNDS).drop(columns="slice"), job["interactions"])
+        found.append(parameters | {"dice_auc": measured.groupby("patient")["auc"].mean().mean()})
+        print(found[-1], flush=True)
+    table = pd.DataFrame(found)
+    best = {key: found[int(table["dice_auc"].argmax())][key] for key in job["grid"]}
+    with atomic(job["output"]) as temporary:
+        temporary.mkdir()
+        write_table(temporary / "search.csv", table)
+        write_json(temporary / "chosen.json", {"parameters": best})
+    return {"settings": best, "combinations": len(table), "instances": len(objects)}
+
+
+def build_method(recipe: dict, network: str | None) -> InteractiveMethod:
+    """The method of a recipe, with its network where it takes one."""
+    arguments = {key: value for key, value in recipe.items() if key != "name"}
+    if "network" in METHODS.parameters(recipe["name"]):
+        arguments["network"] = Path(network)
+    return METHODS.get(recipe["name"])(**arguments)
+
+
+@dataclass
+class _Watched:
+    """A method whose scribbles are kept, one array per answer; for the pictures."""
+
+    method: InteractiveMethod
+
+    def __post_init__(self) -> None:
+        self.needs_seeds = self.method.needs_seeds
+        self.scribbles: list[np.ndarray] = []
+
+    def begin(self, crop: Crop) -> None:
+        self.method.begin(crop)
+        self.scribbles = []
+
+    def segment(self, scribbles: np.ndarray) -> np.ndarray:
+        self.scribbles.append(scribbles.copy())
+        return self.method.segment(scribbles)
+
+
+def _objects(
+    store: Store, labels: dict[str, np.ndarray], part: str, job: dict
+) -> Iterator[tuple[Instance, Crop, np.ndarray, tuple[slice, ...]]]:
+    """Instances with their crop, their mask bool in it, and its box: the same for every method and every robot."""
+    settings, dims = job["instances"], store.meta["spatial_dims"]
+    for group in ("seen", "unseen"):
+        members = members_of(settings["structures"], settings[group])
+        channel = settings["channel"][group]
+        for case, label in labels.items():
+            image = store.image(case, part)
+            image = image if channel is None else image[channel : channel + 1]
+            entry = store.meta["cases"][case]
+            found = instances_of(
+                label, members, dims, case=case, patient=entry["patient"], min_size=settings["min_size"],
+                slices_per_case=settings["slices_per_case"],
+            )  # fmt: skip
+            for one in found:
+                here = of_instance(label, one)
+                rng = case_rng(job["cell"]["dataset"], case, f"box of {_name(one)}", job["cell"]["seed"])
+                box = jittered_box(one, here.shape, settings["margin"], rng)
+                mask = np.isin(here[box], members[one.structure])
+                yield one, crop(of_instance(image, one), box, entry["spacing"][-here.ndim :]), mask, box
+
+
+def _play(
+    method: InteractiveMethod, one: Instance, crop_: Crop, mask: np.ndarray, strategy: str, store: Store, job: dict
+) -> list[Round]:
+    rng = case_rng(job["cell"]["dataset"], one.case, f"{strategy} robot at {_name(one)}", job["cell"]["seed"])
+    unit = store.meta["cases"][one.case]["geometry"]["unit"]
+    tolerance = job["tolerance"][unit]
+    tolerance = tolerance[one.structure] if isinstance(tolerance, dict) else tolerance
+    robot = Robot(strategy, job["marks"], rng)
+    return play(method, crop_, mask, robot, job["interactions"], tolerance, unit)
+
+
+def _rows(rounds: list[Round], one: Instance, robot: str, job: dict) -> list[dict]:
+    about = {key: job["cell"][key] for key in ROUNDS if key in job["cell"]} | {
+        "robot": robot,
+        "case": one.case,
+        "patient": one.patient,
+        "structure": one.structure,
+        "seen": one.structure in job["instances"]["seen"],
+        "instance": _name(one),
+        "slice": one.slice_index,
+    }
+    return [
+        about | {key: getattr(r, key) for key in ROUNDS if hasattr(r, key)} | {
+            "seconds": round(r.seconds, 4),
+            "mark": {None: "", True: "foreground", False: "background"}[r.foreground],
+        }
+        for r in rounds
+    ]  # fmt: skip
+
+
+def _name(one: Instance) -> str:
+    """Of an instance within its case."""
+    return one.structure if one.slice_index is None else f"{one.structure}@{one.slice_index}"
+
+
+def _picture(
+    watched: _Watched, rounds: list[Round], one: Instance, mask: np.ndarray, box: tuple[slice, ...], store: Store,
+    job: dict,
+) -> dict:  # fmt: skip
+    """What is drawn of a session: a slice of the image around the box and, in the box, reference, marks, answers.
+
+    Of a volume the slice along the first axis where the object has its largest area.
+    """
+    group = "seen" if one.structure in job["instances"]["seen"] else "unseen"
+    image = of_instance(store.image(one.case, "test"), one)[job["instances"]["channel"][group] or 0]
+    predictions = np.stack([r.prediction for r in rounds])
+    unmarked = [np.zeros(mask.shape, np.uint8)] * (len(rounds) - len(watched.scribbles))
+    scribbles = np.stack([*unmarked, *watched.scribbles])
+    where = one.slice_index
+    if mask.ndim == 3:
+        at = int(mask.sum(axis=(1, 2)).argmax())
+        where, image = box[0].start + at, image[box[0].start + at]
+        mask, predictions, scribbles, box = mask[at], predictions[:, at], scribbles[:, at], box[1:]
+    around = grown(box, image.shape, np.full((2, 2), AROUND))
+    return {
+        "case": one.case,
+        "structure": one.structure,
+        "seen": group == "seen",
+        "slice": where,
+        "spacing": store.meta["cases"][one.case]["spacing"][-2:],
+        "box": [[b.start - a.start, b.stop - a.start] for a, b in zip(around, box, strict=True)],
+        "dice": [r.dice for r in rounds],
+        "image": np.array(image[around], np.float32),
+        "reference": mask,
+        "predictions": predictions,
+        "scribbles": scribbles,
+    }
+
+
+def _save_pictures(path: Path, pictures: list[dict]) -> None:
+    arrays = ("image", "reference", "predictions", "scribbles")
+    about = [{key: value for key, value in picture.items() if key not in arrays} for picture in pictures]
+    saved = {f"{key}{number}": picture[key] for number, picture in enumerate(pictures) for key in arrays}
+    np.savez_compressed(path, about=json.dumps(about), **saved)

@@ -1,0 +1,34 @@
+"""Adapt a few-shot method to its supports and segment the test cases of one cell, in a supervised child process."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.status import supervise
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    job = snakemake.params.job | {
+        "training": snakemake.input.training,
+        "store": snakemake.input.store,
+        "splits": snakemake.input.splits,
+        "certificate": snakemake.input.certificate,
+        "index": snakemake.input.index,
+        "output": snakemake.output.predictions,
+        "probabilities": snakemake.params.probabilities,
+        "threads": snakemake.threads,
+    }
+    record = supervise(
+        "predict",
+        "lib.few_shot.prediction:predict_cell",
+        job,
+        record=snakemake.output.record,
+        log=snakemake.log[0],
+        attempts=snakemake.config["attempts"],
+        mem_mb=snakemake.resources.mem_mb,
+        gpus=snakemake.resources.gpu,
+        upstream=snakemake.input.record,
+    )
+    if record["state"] == "failed":
+        Path(snakemake.output.predictions).mkdir(parents=True, exist_ok=True)

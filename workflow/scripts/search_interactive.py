@@ -1,0 +1,31 @@
+"""Choose a method's parameters on seen structures of the validation patients, in a supervised child process."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.status import supervise
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    job = snakemake.params.job | {
+        "network": snakemake.input.get("network"),
+        "store": snakemake.input.store,
+        "splits": snakemake.input.splits,
+        "output": snakemake.output.search,
+        "threads": snakemake.threads,
+    }
+    record = supervise(
+        "train",
+        "lib.interactive.play_cell:search_parameters",
+        job,
+        record=snakemake.output.record,
+        log=snakemake.log[0],
+        attempts=snakemake.config["attempts"],
+        mem_mb=snakemake.resources.mem_mb,
+        gpus=snakemake.resources.gpu,
+        upstream=snakemake.input.get("record"),
+    )
+    if record["state"] == "failed":
+        Path(snakemake.output.search).mkdir(parents=True, exist_ok=True)
