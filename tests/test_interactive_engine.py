@@ -297,6 +297,8 @@ def test_bad_jobs_are_explained(tiny):
 def test_the_rate_halves():
     protocol = {"lr": 8.0, "iterations": 100, "warmup": 0, "schedule": "halving", "halve_every": 10}
     assert [learning_rate(protocol, i) for i in (0, 9, 10, 19, 20, 35)] == [8, 8, 4, 4, 2, 1]
+    with pytest.raises(BadInput, match="halving needs halve_every"):
+        learning_rate({key: value for key, value in protocol.items() if key != "halve_every"}, 0)
 
 
 # --- fine-tuning
