@@ -19,8 +19,8 @@ from lib.registry import Registry, did_you_mean
 
 METHODS = Registry("lib.few_shot.methods")
 NETWORKS = Registry("lib.few_shot.networks")
-# Keys of an entry that are not parameters of its method; the schema has their defaults.
-SETTINGS = ("base", "loss", "shots", "training_shots", "way", "setting", "held_out", "slices", "tasks")
+# Keys of an entry that are not parameters of its method; the schema has their defaults. A job adds the dataset's.
+SETTINGS = ("base", "loss", "shots", "training_shots", "way", "setting", "held_out", "slices", "tasks", "structures")
 METHOD_CONTEXT = ("base", "loss", "classes")
 NETWORK_CONTEXT = ("in_channels",)
 
