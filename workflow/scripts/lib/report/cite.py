@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.classical import CLASSICAL
 from lib.losses.recipes import LOSSES, terms
 from lib.registry import Registry, nested
 
@@ -80,6 +81,11 @@ def citations(registry: Registry, name: str) -> list[str]:
 def cited_by_architecture(recipe: dict) -> list[str]:
     """Keys for a recipe and the architectures inside it."""
     return _unique(key for part in nested(recipe) for key in citations(MODELS, part["name"]))
+
+
+def cited_by_classical(recipe: dict) -> list[str]:
+    """Keys for the recipe of a method that trains no network."""
+    return citations(CLASSICAL, recipe["name"])
 
 
 def cited_by_loss(recipe: dict) -> list[str]:

@@ -10,8 +10,9 @@ import re
 import pandas as pd
 from markupsafe import Markup, escape
 
-from lib.report.cite import Reference, cited_by_architecture, cited_by_loss
-from lib.report.summary import EXTERNAL, external_methods, unverified_methods
+from lib.cells import OUTSIDE_GRID
+from lib.report.cite import Reference, cited_by_architecture, cited_by_classical, cited_by_loss
+from lib.report.summary import external_methods, of_grid, of_kind, unverified_methods
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -122,7 +123,7 @@ def _preprocessing(preprocess: dict) -> str:
 
 
 def _compared(config: dict, ledger: pd.DataFrame) -> str:
-    trained = ledger[ledger["loss"] != EXTERNAL]
+    trained = of_grid(ledger)
     architectures = [a for a in trained["architecture"].unique() if a in config.get("architectures", {})]
     losses = [name for name in trained["loss"].unique() if name in config.get("losses", {})]
 
@@ -130,11 +131,17 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
         return _listed([f"{n} ({_settings(recipes[n])}){_marks(cited(recipes[n]))}" for n in names])
 
     count = _counted(trained["method"].nunique(), "method").capitalize()
-    text = f"{count}, each an architecture with a loss, were compared. "
+    text = f"{count}, each an architecture with a loss, were compared. " if len(trained) else ""
     if architectures:
         text += f"Architectures: {named(architectures, config['architectures'], cited_by_architecture)}. "
     if losses:
         text += f"Losses: {named(losses, config['losses'], cited_by_loss)}. "
+    if others := of_kind(ledger, "classical"):
+        recipes = config.get("classical", {})
+        text += (
+            f"Without a network: {named([name for name in others if name in recipes], recipes, cited_by_classical)}; "
+            "what these learn, they learned from the same training patients. "
+        )
     if others := external_methods(ledger):
         text += f"Predictions of {_listed(others)} came from elsewhere and were scored alike. "
     if unverified := unverified_methods(ledger):
@@ -155,7 +162,9 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     optimiser = {"adamw": "AdamW [@loshchilov2019]", "sgd": f"SGD with momentum {p.get('momentum', 0.9):g}"}
     patch = " × ".join(str(n) for n in p.get("patch", []))
     seeds, folds = ledger["seed"].nunique(), ledger["fold"].nunique()
-    methods = "Every other method" if external_methods(ledger) else "Every method"
+    if of_grid(ledger).empty:
+        return f"No network was trained (protocol {name})."
+    methods = "Every other method" if ledger["loss"].isin(OUTSIDE_GRID).any() else "Every method"
     text = (
         f"{methods} was trained under the same protocol ({name}): {_budget(p)} with "
         f"batches of {p.get('batch', '?')} patches of {patch} voxels"
