@@ -14,6 +14,7 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/search.smk"
 include: "rules/train.smk"
 include: "rules/classical.smk"
 include: "rules/few_shot.smk"

@@ -21,6 +21,7 @@ from lib.figures.captions import caption_of
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
+from lib.search.found import search_of
 from lib.status import forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
@@ -43,6 +44,7 @@ except BadInput as error:
 
 EXPERIMENT = config["experiment"]["name"]
 CELLS = segcross.cells(config)
+SEARCHES = segcross.searches(config)
 CLAIMS = segcross.claims(config)
 SIMULATED, DOWNLOADED = (
     [name for name, dataset in config["datasets"].items() if keys & dataset["source"].keys()]
@@ -88,7 +90,7 @@ onstart:
 
 
 if config["retry_failed"] and workflow.is_main_process:
-    failed = [c for c in CELLS if segcross.recorded_state(c) == "failed"]
+    failed = [c for c in [*CELLS, *SEARCHES] if segcross.recorded_state(c) == "failed"]
     dry = workflow.output_settings.dryrun  # `workflow.dryrun` is not known yet
     print(f"retry_failed: {len(failed)} recorded failures {'would be ' if dry else ''}forgotten", file=sys.stderr)
     for cell in [] if dry else failed:
