@@ -1,6 +1,6 @@
 """`snakemake --profile slurm-gpu` on a Slurm cluster that the tests start here, and twenty ways for it to go wrong.
 
-Skipped where Slurm or its plug-in is missing (apt-get install slurmctld slurmd slurm-client munge; make slurm), unless
+Skipped where Slurm or its plug-in is missing (apt-get install slurmctld slurmd slurm-client munge; make slurm-plugin), unless
 REQUIRE_SLURM is set, as in continuous integration.
 """
 
