@@ -33,6 +33,7 @@ rule report:
         TABLES,
         FIGURES,
         expand(TYPESET, experiment=EXPERIMENT),
+        INTERACTIVE,
         f"results/{EXPERIMENT}/report/index.html",
 
 
@@ -61,6 +62,13 @@ rule export_nnunet:
         NNUNET,
     message:
         "For nnUNetv2_plan_and_preprocess (docs/external.md): {input}"
+
+
+rule interactive:
+    input:
+        INTERACTIVE,
+    message:
+        f"Open in a browser: {INTERACTIVE[-1]}" if INTERACTIVE else "The experiment has no block `interactive`."
 
 
 rule claims:

@@ -196,25 +196,30 @@ def _picture(
 ) -> dict:  # fmt: skip
     """What is drawn of a session: a slice of the image around the box and, in the box, reference, marks, answers.
 
-    Of a volume the slice along the first axis where the object has its largest area.
+    Of a volume the slice along the last axis where the object has its largest area.
     """
     group = "seen" if one.structure in job["instances"]["seen"] else "unseen"
     image = of_instance(store.image(one.case, "test"), one)[job["instances"]["channel"][group] or 0]
     predictions = np.stack([r.prediction for r in rounds])
     unmarked = [np.zeros(mask.shape, np.uint8)] * (len(rounds) - len(watched.scribbles))
     scribbles = np.stack([*unmarked, *watched.scribbles])
-    where = one.slice_index
+    entry = store.meta["cases"][one.case]
+    axes, spacing, where = entry["geometry"]["axes"][1:], entry["spacing"][1:], one.slice_index
     if mask.ndim == 3:
-        at = int(mask.sum(axis=(1, 2)).argmax())
-        where, image = box[0].start + at, image[box[0].start + at]
-        mask, predictions, scribbles, box = mask[at], predictions[:, at], scribbles[:, at], box[1:]
+        axes, spacing = entry["geometry"]["axes"][:2], entry["spacing"][:2]
+        at = int(mask.sum(axis=(0, 1)).argmax())
+        where = box[2].start + at
+        image, mask, predictions, scribbles = image[..., where], mask[..., at], predictions[..., at], scribbles[..., at]
+        box = box[:2]
     around = grown(box, image.shape, np.full((2, 2), AROUND))
     return {
         "case": one.case,
         "structure": one.structure,
         "seen": group == "seen",
         "slice": where,
-        "spacing": store.meta["cases"][one.case]["spacing"][-2:],
+        "axes": axes,  # of the plane, in RAS
+        "spacing": spacing,
+        "unit": entry["geometry"]["unit"],
         "box": [[b.start - a.start, b.stop - a.start] for a, b in zip(around, box, strict=True)],
         "dice": [r.dice for r in rounds],
         "image": np.array(image[around], np.float32),
@@ -229,3 +234,13 @@ def _save_pictures(path: Path, pictures: list[dict]) -> None:
     about = [{key: value for key, value in picture.items() if key not in arrays} for picture in pictures]
     saved = {f"{key}{number}": picture[key] for number, picture in enumerate(pictures) for key in arrays}
     np.savez_compressed(path, about=json.dumps(about), **saved)
+
+
+def read_pictures(path: str | Path) -> list[dict]:
+    """What `play_cell` left in pictures.npz: one dict per instance, arrays image, reference (in the box), predictions
+    and scribbles (rounds, in the box), and box [[low, high], …] in the image, dice per round, case, structure, ….
+    """
+    with np.load(path) as file:
+        about = json.loads(str(file["about"]))
+        arrays = ("image", "reference", "predictions", "scribbles")
+        return [one | {key: file[f"{key}{number}"] for key in arrays} for number, one in enumerate(about)]
