@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.classical import CLASSICAL
+from lib.few_shot import METHODS, NETWORKS
 from lib.losses.recipes import LOSSES, terms
 from lib.registry import Registry, nested
 
@@ -86,6 +87,12 @@ def cited_by_architecture(recipe: dict) -> list[str]:
 def cited_by_classical(recipe: dict) -> list[str]:
     """Keys for the recipe of a method that trains no network."""
     return citations(CLASSICAL, recipe["name"])
+
+
+def cited_by_few_shot(entry: dict) -> list[str]:
+    """Keys for the method of an entry and for its base, where that looks at the support."""
+    of_base = [] if isinstance(entry["base"], str) else citations(NETWORKS, entry["base"]["name"])
+    return _unique([*citations(METHODS, entry["name"]), *of_base])
 
 
 def cited_by_loss(recipe: dict) -> list[str]:

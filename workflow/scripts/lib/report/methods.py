@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from lib.cells import OUTSIDE_GRID
-from lib.report.cite import Reference, cited_by_architecture, cited_by_classical, cited_by_loss
+from lib.report.cite import Reference, cited_by_architecture, cited_by_classical, cited_by_few_shot, cited_by_loss
 from lib.report.summary import external_methods, of_grid, of_kind, unverified_methods
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -142,6 +142,13 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
             f"Without a network: {named([name for name in others if name in recipes], recipes, cited_by_classical)}; "
             "what these learn, they learned from the same training patients. "
         )
+    if others := of_kind(ledger, "few_shot"):
+        recipes = config.get("few_shot", {})
+        text += (
+            f"Few-shot: {named([name for name in others if name in recipes], recipes, cited_by_few_shot)}; each "
+            "structure was segmented by a model trained without labels of it, adapted to labelled slices of as many "
+            "training patients as there are shots. "
+        )
     if others := external_methods(ledger):
         text += f"Predictions of {_listed(others)} came from elsewhere and were scored alike. "
     if unverified := unverified_methods(ledger):
@@ -162,8 +169,14 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     optimiser = {"adamw": "AdamW [@loshchilov2019]", "sgd": f"SGD with momentum {p.get('momentum', 0.9):g}"}
     patch = " × ".join(str(n) for n in p.get("patch", []))
     seeds, folds = ledger["seed"].nunique(), ledger["fold"].nunique()
+    few_shot = (
+        f"Few-shot methods were trained under the protocol {name} for each set of held-out structures: {_budget(p)} of "
+        f"Adam on {_counted(p.get('batch', 0), 'episode')} each, of slices brought to {patch} pixels."
+        if of_kind(ledger, "few_shot")
+        else ""
+    )
     if of_grid(ledger).empty:
-        return f"No network was trained (protocol {name})."
+        return few_shot or f"No network was trained (protocol {name})."
     methods = "Every other method" if ledger["loss"].isin(OUTSIDE_GRID).any() else "Every method"
     text = (
         f"{methods} was trained under the same protocol ({name}): {_budget(p)} with "
@@ -192,8 +205,8 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     weights = "those with the best validation Dice" if p.get("score") == "best" else "those of the last iteration"
     return (
         f"{text}. The weights that predicted were {weights}. Each method was trained with {_counted(seeds, 'seed')} in "
-        f"{_counted(folds, 'fold')}; methods that share seed and fold saw the same patches."
-    )
+        f"{_counted(folds, 'fold')}; methods that share seed and fold saw the same patches. {few_shot}"
+    ).strip()
 
 
 def _scores(config: dict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.budget import BUDGETS
-from lib.cells import OUTSIDE_GRID
+from lib.cells import OUTSIDE_GRID, TRAINED
 from lib.figures import style
 from lib.report.tables import records
 
@@ -29,6 +29,7 @@ def compared(ledger: pd.DataFrame, checks: list[dict]) -> dict:
         "losses": grid["loss"].nunique(),
         "external": external_methods(ledger),
         "classical": of_kind(ledger, "classical"),
+        "few_shot": of_kind(ledger, "few_shot"),
         "data": [
             {
                 "name": check["dataset"],
@@ -38,7 +39,7 @@ def compared(ledger: pd.DataFrame, checks: list[dict]) -> dict:
             for check in checks
         ],
         "conditions": list(ledger["condition"].unique()),
-        "protocols": list(grid["protocol"].unique()),
+        "protocols": list(ledger.loc[~ledger["loss"].isin(set(OUTSIDE_GRID) - set(TRAINED)), "protocol"].unique()),
         "folds": ledger["fold"].nunique(),
         "seeds": ledger["seed"].nunique(),
     }
@@ -120,6 +121,9 @@ def caveats(
         add("Incomplete", text + "trainings have wider intervals, or no rank.")
     if external := external_methods(ledger):
         add("External methods", "trained elsewhere, at a budget of their own.", external)
+    if few_shot := of_kind(ledger, "few_shot"):
+        text = "each structure by a model that has seen no training label of it; not comparable with methods that have."
+        add("Few-shot methods", text, few_shot)
     if unverified := unverified_methods(ledger):
         add("Unverified training data", "whether these methods have seen test patients is not known.", unverified)
     if len(claims) and config.get("experiment", {}).get("stand_ins"):
