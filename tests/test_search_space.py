@@ -158,7 +158,7 @@ def one_hot(genotype: dict, nodes: int) -> dict[str, dict[str, Tensor]]:
     [
         (PUBLISHED["v3"], 4, (24, 21)),
         (PUBLISHED["v2"], 3, (17, 16)),
-        *((random_genotype(nodes, seed), nodes, (11, 18)) for nodes, seed in ((1, 0), (2, 1), (3, 2), (3, 3), (4, 4))),
+        *((random_genotype(nodes, seed), nodes, (11, 18)) for nodes, seed in ((1, 0), (2, 1), (3, 2))),
     ],
 )
 def test_a_supernet_that_has_chosen_is_the_network_of_the_genotype(genotype, nodes, size):
@@ -171,7 +171,7 @@ def test_a_supernet_that_has_chosen_is_the_network_of_the_genotype(genotype, nod
         torch.testing.assert_close(supernet.mixed(x, one_hot(genotype, nodes)), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_supernet_with_decided_alphas_is_the_network_that_is_derived_from_it(seed):
     """Every edge that changes the size counts, for there is no `none` among its operations; of the others only the skip."""
     torch.manual_seed(seed)
@@ -242,17 +242,17 @@ def test_what_is_derived_and_what_is_drawn_can_be_built_and_lies_in_one_space():
 
 
 def test_random_genotypes_are_uniform():
-    one = [random_genotype(1, seed) for seed in range(3000)]
+    one = [random_genotype(1, seed) for seed in range(1500)]
     for cell, combinations in (("down", 36), ("up", 24)):
         counts = Counter(str(genotype[cell]) for genotype in one)
         assert len(counts) == combinations and chisquare(list(counts.values())).pvalue > 1e-3
     # The second of two nodes is one of 108 in DownSC, 72 of them with a normal edge (3, 2), and of 84 and 60 in UpSC;
     # of the 72 · 60 in which both have it, the sixth is left in which they agree.
     both = sum(
-        len(inside(g, "down")) == len(inside(g, "up")) == 1 for g in (random_genotype(2, s) for s in range(3000))
+        len(inside(g, "down")) == len(inside(g, "up")) == 1 for g in (random_genotype(2, s) for s in range(1500))
     )
     left = 72 * 60 / 6
-    assert both / 3000 == pytest.approx(left / (108 * 84 - 72 * 60 + left), abs=0.02)
+    assert both / 1500 == pytest.approx(left / (108 * 84 - 72 * 60 + left), abs=0.03)
 
 
 def test_genotypes_of_recipes():
