@@ -25,7 +25,8 @@ class GeoS(Seeded):
     1. Histograms of the scribbles of both kinds, smoothed, give each pixel a probability of background M(x), 0 and 1
        at the scribbles themselves.
     2. D(x; M) = min over x' of δ(x, x') + nu · M(x'), the generalised distance to the object; a step of length d (in
-       units of the smallest voxel side) costs √(d² + (gamma · ΔX)²). Signed: D_s(x; M) = D(x; M) - D(x; 1 - M), negative inside.
+       units of the smallest voxel side) costs √(d² + (gamma · ΔX)²). Signed, negative inside:
+       D_s(x; M) = D(x; M) - D(x; 1 - M).
     3. For every pair (θ_d, θ_e) of `thresholds` a candidate: the object dilated by θ_d and eroded by θ_e as distances,
        M_d = [D_s > θ_d], M_e = [D_s > -θ_e]; inside is where D_s(x; M_d) + θ_d + D_s(x; M_e) - θ_e < 0, between the
        closing and the opening.

@@ -21,7 +21,6 @@ from lib.registry import register
 
 ORIENTATIONS = 8
 ROI = 8  # side of the region whose wavelet coefficients a pixel has
-UNSURE = 0.01  # probabilities stay this far from 0 and 1
 
 
 @register("slic_seg")
@@ -40,8 +39,8 @@ class SlicSeg(Seeded):
 
     Ours: the forest is fitted anew to all samples instead of online, and with balanced classes, because the border of
     the box has many times the pixels of a scribble; leaves of `leaf` samples (published 10, for scribbles of some
-    hundred pixels); the unary term is -log p (published: piecewise, for one organ), so that smoothness and sigma are
-    for crops of standard deviation 1; connectivity without the published window of placenta intensities.
+    hundred pixels); smoothness and sigma, for crops of standard deviation 1 (published 10, and 5 of 256 grey levels);
+    connectivity without the published window of placenta intensities.
     Cite: wang2016slicseg
     """
 
@@ -51,7 +50,7 @@ class SlicSeg(Seeded):
         depth: int = 8,
         leaf: int = 2,
         smoothness: float = 3.0,
-        sigma: float = 0.5,
+        sigma: float = 0.2,
         radius: int = 2,
         erosion: int = 5,
         dilation: int = 6,
@@ -119,7 +118,7 @@ class SlicSeg(Seeded):
             self.trees,
             max_depth=self.depth,
             min_samples_leaf=self.leaf,
-            max_samples=0.5,
+            max_samples=max(1, len(samples[1]) // 2),
             class_weight="balanced",
             random_state=0,
         )
@@ -132,22 +131,29 @@ class SlicSeg(Seeded):
         return inside.reshape(self.slices[at].shape[1:])
 
     def _cut(self, at: int, probability: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        probability = np.clip(probability, UNSURE, 1 - UNSURE)
         edges = edges_of(self.slices[at], 4)
-        unary = -np.log(np.stack([1 - probability, probability]))
-        mask = minimum_cut(unary, edges, self.smoothness * edges.weights(self.sigma), seeds)
+        weights = self.smoothness * edges.weights(self.sigma)
+        mask = minimum_cut(unary_terms(probability), edges, weights, seeds)
         wide = len(self.disk)
         mask = np.pad(mask, wide, "edge")  # the border of the box is not that of the object
         mask = binary_opening(binary_closing(mask, self.disk), self.disk)
         return mask[wide:-wide, wide:-wide]
 
 
+def unary_terms(probability: np.ndarray) -> np.ndarray:
+    """Costs (2, Y, X) of background and foreground, as published: -log(1 - a + a · p of the label), where `a` is 0.5
+    above p = 0.6 and 0.13 below 0.1, and 0.1 between: a forest that is unsure leaves the pixel to its neighbours.
+    """
+    certainty = np.select([probability > 0.6, probability < 0.1], [0.5, 0.13], 0.1)
+    return -np.log(1 - certainty + certainty * np.stack([1 - probability, probability]))
+
+
 def pixel_features(image: np.ndarray) -> np.ndarray:
     """Features (pixels, n) of a slice (C, Y, X) float, each of mean 0 and standard deviation 1; 31 per channel.
 
     Intensity: mean m over 5 x 5, its square, cube and exponential, standard deviation over 5 x 5. Gradient: magnitude
-    g, its root, square and cube, and a histogram of 8 orientations over 9 x 9 weighted by g and a Gaussian. Texture: mean
-    and standard deviation over 8 x 8 of the seven bands of an undecimated Haar wavelet of two levels.
+    g, its root, square and cube, and a histogram of 8 orientations over 9 x 9 weighted by g and a Gaussian. Texture:
+    mean and standard deviation over 8 x 8 of the seven bands of an undecimated Haar wavelet of two levels.
     """
     found = []
     for channel in image.astype(np.float64):
