@@ -96,11 +96,9 @@ def label_sets(entry: dict, structures: list[str]) -> list[list[str]]:
     Training on superpixels looks at no labels, so that one training holds out all structures, unless setting 2 takes
     their slices away.
     """
-    if entry["held_out"]:
-        return entry["held_out"]
     if entry["tasks"] == "superpixels" and entry["setting"] == 1:
         return [list(structures)]
-    return [[name] for name in structures]
+    return entry["held_out"] or [[name] for name in structures]
 
 
 def modules(entry: dict) -> list[str | Path]:
