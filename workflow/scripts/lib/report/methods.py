@@ -263,7 +263,9 @@ def _settings(recipe: dict) -> str:
 def _value(value: object) -> str:
     if isinstance(value, dict):
         return f"({_settings(value)})"
-    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):  # sizes, or what there is to choose from
+        return (" or " if any(isinstance(v, float) for v in value) else " × ").join(map(str, value))
+    return str(value)
 
 
 def _listed(parts: list[str]) -> str:
