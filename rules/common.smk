@@ -18,6 +18,7 @@ from lib.classical import CLASSICAL
 from lib.controller import controller_is_gone, note_controller
 from lib.errors import BadInput
 from lib.figures.captions import caption_of
+from lib.interactive import experiment as interactive
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
@@ -280,6 +281,7 @@ def report_config():
         "architectures": {k: v for k, v in config["architectures"].items() if k in recipes["architecture"]},
         "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"] if name not in OUTSIDE_GRID},
         **{kind: {k: v for k, v in config[kind].items() if k in recipes["architecture"]} for kind in OUTSIDE_GRID},
+        "interactive": interactive.told(config),
         "conditions": CONDITIONS,
         "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
         "claims": CLAIMS,

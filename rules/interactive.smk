@@ -1,7 +1,5 @@
 """Simulated users: networks trained on boxes, sessions of every method with every robot, their tables, figures, page."""
 
-from lib.interactive import experiment as interactive
-
 PLAYED = bool(interactive.settings_of(config))
 SESSIONS = interactive.sessions(config)
 NETWORKS = interactive.networks(config)
@@ -112,7 +110,11 @@ def session_job(wildcards, kind=interactive.SESSION, **others):
         **{key: settings[key] for key in ("robots", "marks", "interactions")},
         "instances": of_group(wildcards, settings),
         "tolerance": {"mm": dataset["tolerance_mm"], "px": dataset["tolerance_px"]},
-        "code": code(kind, "lib.interactive.play_cell", *interactive.METHODS.modules(recipe)),
+        "code": code(
+            kind,
+            "lib.interactive.search" if kind == "search_interactive" else "lib.interactive.play_cell",
+            *interactive.METHODS.modules(recipe),
+        ),
         **others,
     }
 

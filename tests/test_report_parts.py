@@ -110,7 +110,7 @@ def test_text_in_the_data_cannot_end_the_script():
 
 
 def test_every_component_says_what_to_cite_and_the_entries_exist():
-    for registry in (cite.MODELS, LOSSES, cite.CLASSICAL, cite.METHODS, cite.NETWORKS):
+    for registry in (cite.MODELS, LOSSES, cite.CLASSICAL, cite.METHODS, cite.NETWORKS, cite.INTERACTIVE):
         for name in registry.available():
             tree = ast.parse(registry.module(name).read_text())
             (node,) = [
@@ -127,7 +127,7 @@ def test_every_component_says_what_to_cite_and_the_entries_exist():
 def test_every_entry_is_cited_by_something():
     catalogue = [yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("datasets", "config")]
     cited = {block["cite"] for file in catalogue for block in file["datasets"].values()}
-    for registry in (cite.MODELS, LOSSES, cite.CLASSICAL, cite.METHODS, cite.NETWORKS):
+    for registry in (cite.MODELS, LOSSES, cite.CLASSICAL, cite.METHODS, cite.NETWORKS, cite.INTERACTIVE):
         cited |= {key for name in registry.available() for key in cite.citations(registry, name)}
     cited |= set(re.findall(r"\[@(\w+)\]", (ROOT / "workflow/scripts/lib/report/methods.py").read_text()))
     assert cited == set(REFERENCES)

@@ -115,11 +115,17 @@ def pictured(config: dict, ended: list[Cell], dataset: str, condition: str) -> l
 
 
 def told(config: dict) -> dict:
-    """What the report says of the experiment's block: settings, objects of each dataset, the policy for failures."""
+    """What the report says of the experiment's block: settings, methods, networks and their training, objects of each
+    dataset, the policy for failures; empty without the block.
+    """
     if not settings_of(config):
         return {}
+    names = list(dict.fromkeys(network.architecture for network in networks(config)))
     return {
         "settings": settings_of(config),
+        "methods": {name: config["interactive"][name] for name in methods(config)},
+        "networks": {name: config["architectures"][name] for name in names},
+        "protocol": config["protocols"][protocol_of(config)],
         "objects": {name: objects_of(config, name) for name in config["experiment"]["datasets"]},
         "failed_cells": config["failed_cells"],
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lib.classical import CLASSICAL
 from lib.few_shot import METHODS, NETWORKS
+from lib.interactive import METHODS as INTERACTIVE
 from lib.losses.recipes import LOSSES, terms
 from lib.registry import Registry, nested
 
@@ -93,6 +94,11 @@ def cited_by_few_shot(entry: dict) -> list[str]:
     """Keys for the method of an entry and for its base, where that looks at the support."""
     of_base = [] if isinstance(entry["base"], str) else citations(NETWORKS, entry["base"]["name"])
     return _unique([*citations(METHODS, entry["name"]), *of_base])
+
+
+def cited_by_interactive(recipe: dict) -> list[str]:
+    """Keys for the recipe of an interactive method."""
+    return citations(INTERACTIVE, recipe["name"])
 
 
 def cited_by_loss(recipe: dict) -> list[str]:

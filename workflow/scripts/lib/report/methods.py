@@ -11,7 +11,14 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from lib.cells import OUTSIDE_GRID
-from lib.report.cite import Reference, cited_by_architecture, cited_by_classical, cited_by_few_shot, cited_by_loss
+from lib.report.cite import (
+    Reference,
+    cited_by_architecture,
+    cited_by_classical,
+    cited_by_few_shot,
+    cited_by_interactive,
+    cited_by_loss,
+)
 from lib.report.summary import external_methods, of_grid, of_kind, unverified_methods
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -38,6 +45,7 @@ def methods_text(
         *data,
         _compared(config, ledger),
         *protocols,
+        *([_users(told)] if (told := config.get("interactive")) else []),
         _scores(config),
         _statistics(),
         f"Everything was run with segcross {version} as a Snakemake workflow [@molder2021], networks and losses in "
@@ -153,6 +161,37 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
         text += f"Predictions of {_listed(others)} came from elsewhere and were scored alike. "
     if unverified := unverified_methods(ledger):
         text += f"On which patients {_listed(unverified)} had been trained was not verified. "
+    return text.strip()
+
+
+def _users(told: dict) -> str:
+    """Interactive methods and their simulated users; `told` as lib.interactive.experiment.told gives it."""
+
+    def named(recipes: dict, cited) -> str:
+        return _listed([f"{n} ({_settings(recipes[n])}){_marks(cited(recipes[n]))}" for n in recipes])
+
+    settings = told["settings"]
+    robots = {
+        "centre": "along the middle of the largest error [@sofiiuk2022]",
+        "random": "at a random place in an error [@antonov2024]",
+    }
+    text = (
+        f"Interactive methods: {named(told['methods'], cited_by_interactive)}. Each got the image in a box around one "
+        f"object of a test patient, with sides 0 to {settings['margin']} pixels outside the object, and then up to "
+        f"{_counted(settings['interactions'], settings['marks'])}, one after the other, from a simulated user who saw "
+        f"the reference and marked {_listed([robots[r] for r in settings['robots']])}; the first of these users ranks "
+        f"and judges. Boxes and marks were drawn anew in each of {_counted(len(settings['repeats']), 'repeat')}, which "
+        "the statistics take as seeds. The time of people was not measured. "
+    )
+    if told["networks"]:
+        seeds = settings["network"].get("seeds", settings["repeats"])
+        text += (
+            f"Their networks, {named(told['networks'], cited_by_architecture)}, were trained for "
+            f"{_budget(told['protocol'])} on boxes around the seen structures of training patients, with "
+            f"{_counted(len(seeds), 'seed')}. "
+        )
+    if searched := settings["search"]:
+        text += f"Parameters of {_listed(list(searched))} were chosen on seen structures of validation patients. "
     return text.strip()
 
 
