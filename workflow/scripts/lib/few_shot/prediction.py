@@ -15,7 +15,7 @@ from lib.data.formats import label_suffix, write_label
 from lib.data.preprocess import restore, restore_probabilities
 from lib.data.probabilities import SUFFIX, write_probabilities
 from lib.data.split import cases_of
-from lib.few_shot.episodes import Slices, support_of
+from lib.few_shot.episodes import Slices, support_of, to_size
 from lib.few_shot.training import Models, held_out_sets, new_method
 from lib.files import atomic, read_json
 from lib.inference.device import start_torch
@@ -99,7 +99,7 @@ def structure_probabilities(
             query = torch.from_numpy(image[:, some]).movedim(1, 0).to(device)
             if not len(query):
                 continue
-            logits = predict(F.interpolate(query, size, mode="bilinear"))
+            logits = predict(to_size(query, size))
             inside = F.interpolate(logits.softmax(1)[:, 1:], shape, mode="bilinear")
             for channel, structure in enumerate(segmented):
                 found[structure, some] = inside[:, channel].cpu().numpy()
