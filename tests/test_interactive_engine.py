@@ -10,13 +10,14 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny_store import restore_torch, tiny_job, tiny_store  # noqa: F401
 
 from lib.data.store import IGNORE, open_store
 from lib.errors import BadInput
-from lib.interactive import BACKGROUND, FOREGROUND, METHODS, Crop, networks
+from lib.interactive import BACKGROUND, FOREGROUND, METHODS, Crop, networks, search
 from lib.interactive.finetuning import CERTAIN, certainty_weights, label_step, network_step
 from lib.interactive.geodesic import geodesic_distance
 from lib.interactive.graph_cut import edges_of, energy
@@ -560,3 +561,71 @@ def test_bad_parameters_are_explained(trained, parameters, message):
 def test_without_a_network_it_says_so():
     with pytest.raises(BadInput, match="needs the folder of a trained network"):
         METHODS.get("bifseg")()
+
+
+# --- the search of its parameters
+
+
+def search_job(tiny: Path, trained: tuple, output: Path, **changes) -> dict:
+    return {
+        "cell": {"dataset": "tiny", "condition": "clean", "protocol": "p", "method": "bifseg", "fold": 0, "seed": 0},
+        "method": {"name": "bifseg", "ablation": "graph_cut"},
+        "grid": {"smoothness": [1000.0, 1.0], "sigma": [1.0, 0.5]},
+        "robots": ["centre", "random"],
+        "marks": "scribble",
+        "interactions": 1,
+        "instances": INSTANCES | {"unseen": ["box"], "channel": {"seen": None, "unseen": None}, "slices_per_case": 2},
+        "tolerance": {"mm": 2.0, "px": 3.0},
+        "network": str(trained[0]),
+        "store": str(tiny / "store"),
+        "splits": str(tiny / "splits.json"),
+        "output": str(output / "search"),
+        "checkpoints": str(output / "checkpoints"),
+        "code": "0",
+        "threads": 1,
+    } | changes
+
+
+@pytest.fixture
+def units(tiny) -> None:
+    """As stores of the workflow say what their spacing is in."""
+    meta = json.loads((tiny / "store/store.json").read_text())
+    for case in meta["cases"].values():
+        case["geometry"]["unit"] = "mm"
+    (tiny / "store/store.json").write_text(json.dumps(meta))
+
+
+def test_search_keeps_what_it_has_played_and_finds_the_best(tiny, trained, units, tmp_path, monkeypatch):
+    def interrupted(method, *others):
+        if method.parameters["smoothness"] == 1.0:
+            raise KeyboardInterrupt
+        return play_instance(method, *others)
+
+    play_instance, played = search.play_instance, []
+    monkeypatch.setattr(search, "play_instance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search.search_parameters(search_job(tiny, trained, tmp_path))
+    assert not (tmp_path / "search").exists()
+    monkeypatch.setattr(search, "play_instance", lambda *a: played.append((a[1], a[0].parameters)) or play_instance(*a))
+    assert search.search_parameters(search_job(tiny, trained, tmp_path))["combinations"] == 4
+    assert {p["smoothness"] for _, p in played} == {1.0}  # the first two were kept
+    assert {one.patient for one, _ in played} == {"p3"} and {one.structure for one, _ in played} == {"ball"}
+    assert len(played) == 2 * 2  # two combinations, two slices
+
+    table = pd.read_csv(tmp_path / "search/search.csv")
+    assert list(table.columns) == ["smoothness", "sigma", "dice_auc", "dice_0", "dice_1", "seconds_per_round"]
+    assert table[["smoothness", "sigma"]].to_numpy().tolist() == [[1000, 1], [1000, 0.5], [1, 1], [1, 0.5]]
+    best = table.loc[table["dice_auc"].idxmax()]
+    chosen = json.loads((tmp_path / "search/chosen.json").read_text())["parameters"]
+    assert chosen == {"smoothness": best["smoothness"], "sigma": best["sigma"]} and chosen["smoothness"] == 1
+    np.testing.assert_allclose(table["dice_auc"], (table["dice_0"] + table["dice_1"]) / 2)
+
+    search.search_parameters(search_job(tiny, trained, tmp_path / "again"))
+    again = pd.read_csv(tmp_path / "again/search/search.csv")
+    pd.testing.assert_frame_equal(table.drop(columns="seconds_per_round"), again.drop(columns="seconds_per_round"))
+
+
+def test_search_without_a_seen_object_is_explained(tiny, trained, units, tmp_path):
+    few = INSTANCES | {"unseen": [], "channel": {"seen": None, "unseen": None}, "slices_per_case": 2, "min_size": 10**6}
+    with pytest.raises(BadInput, match=r"no validation patient of fold 0 has one of the seen structures \['ball'\]"):
+        search.search_parameters(search_job(tiny, trained, tmp_path, instances=few))
