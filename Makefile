@@ -9,7 +9,7 @@ SNAKEMAKE = $(BIN)/python -m snakemake $(if $(filter-out 0,$(GPUS)),--resources 
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test stress check format docs slurm lock clean
+.PHONY: help demo test slurm-plugin stress check format docs slurm lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -27,7 +27,10 @@ demo: .venv/installed ## the default experiment, a few minutes; ends with the pa
 test: .venv/installed ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-stress: slurm ## what takes an hour or more: 200 random kills, all of it on a real Slurm, full disks, 10,000 cells; prints its figures
+slurm-plugin: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .slurm-plugin -r requirements-slurm.lock
+
+stress: slurm-plugin ## what takes an hour or more: 200 random kills, all of it on a real Slurm, full disks, 10,000 cells; prints its figures
 	REQUIRE_SLURM=1 $(BIN)/python -m pytest -n0 -m "" tests/test_stress.py tests/test_slurm.py tests/test_disk_full.py tests/test_planning.py
 
 check: .venv/installed ## lint and format of Python and Snakemake files

@@ -14,6 +14,7 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/search.smk"
 include: "rules/train.smk"
 include: "rules/classical.smk"
 include: "rules/few_shot.smk"
@@ -32,6 +33,7 @@ rule report:
         TABLES,
         FIGURES,
         expand(TYPESET, experiment=EXPERIMENT),
+        INTERACTIVE,
         f"results/{EXPERIMENT}/report/index.html",
 
 
@@ -60,6 +62,13 @@ rule export_nnunet:
         NNUNET,
     message:
         "For nnUNetv2_plan_and_preprocess (docs/external.md): {input}"
+
+
+rule interactive:
+    input:
+        INTERACTIVE,
+    message:
+        f"Open in a browser: {INTERACTIVE[-1]}" if INTERACTIVE else "The experiment has no block `interactive`."
 
 
 rule claims:

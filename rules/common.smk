@@ -18,9 +18,11 @@ from lib.classical import CLASSICAL
 from lib.controller import controller_is_gone, note_controller
 from lib.errors import BadInput
 from lib.figures.captions import caption_of
+from lib.interactive import experiment as interactive
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
+from lib.search.found import search_of
 from lib.status import forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
@@ -43,6 +45,7 @@ except BadInput as error:
 
 EXPERIMENT = config["experiment"]["name"]
 CELLS = segcross.cells(config)
+SEARCHES = segcross.searches(config)
 CLAIMS = segcross.claims(config)
 SIMULATED, DOWNLOADED = (
     [name for name, dataset in config["datasets"].items() if keys & dataset["source"].keys()]
@@ -89,7 +92,7 @@ onstart:
 
 
 if config["retry_failed"] and workflow.is_main_process:
-    failed = [c for c in CELLS if segcross.recorded_state(c) == "failed"]
+    failed = [c for c in [*CELLS, *SEARCHES] if segcross.recorded_state(c) == "failed"]
     dry = workflow.output_settings.dryrun  # `workflow.dryrun` is not known yet
     print(f"retry_failed: {len(failed)} recorded failures {'would be ' if dry else ''}forgotten", file=sys.stderr)
     for cell in [] if dry else failed:
@@ -313,6 +316,7 @@ def report_config():
         "architectures": {k: v for k, v in config["architectures"].items() if k in recipes["architecture"]},
         "losses": {name: loss_recipe(name, config["losses"]) for name in recipes["loss"] if name not in OUTSIDE_GRID},
         **{kind: {k: v for k, v in config[kind].items() if k in recipes["architecture"]} for kind in OUTSIDE_GRID},
+        "interactive": interactive.told(config),
         "conditions": CONDITIONS,
         "protocols": {experiment["protocol"]: config["protocols"][experiment["protocol"]]},
         "claims": CLAIMS,

@@ -1,7 +1,5 @@
 """Simulated users: networks trained on boxes, sessions of every method with every robot, their tables, figures, page."""
 
-from lib.interactive import experiment as interactive
-
 PLAYED = bool(interactive.settings_of(config))
 SESSIONS = interactive.sessions(config)
 NETWORKS = interactive.networks(config)
@@ -19,8 +17,21 @@ INTERACTIVE_TABLES = expand(
 INTERACTIVE_FIGURES = expand(
     "results/{experiment}/figures/{figure}.png",
     experiment=EXPERIMENT if PLAYED else [],
-    figure=["users_curves", "users_interactions", "users_rounds"],
+    figure=[
+        "users_curves",
+        "users_interactions",
+        *expand(
+            "users_rounds_{dataset}_{condition}",
+            dataset=config["experiment"]["datasets"],
+            condition=config["experiment"]["conditions"],
+        ),
+    ],
 )
+INTERACTIVE = [
+    *INTERACTIVE_TABLES,
+    *INTERACTIVE_FIGURES,
+    *expand("results/{experiment}/interactive/index.html", experiment=EXPERIMENT if PLAYED else []),
+]
 
 
 wildcard_constraints:
@@ -99,7 +110,11 @@ def session_job(wildcards, kind=interactive.SESSION, **others):
         **{key: settings[key] for key in ("robots", "marks", "interactions")},
         "instances": of_group(wildcards, settings),
         "tolerance": {"mm": dataset["tolerance_mm"], "px": dataset["tolerance_px"]},
-        "code": code(kind, "lib.interactive.play_cell", *interactive.METHODS.modules(recipe)),
+        "code": code(
+            kind,
+            "lib.interactive.search" if kind == "search_interactive" else "lib.interactive.play_cell",
+            *interactive.METHODS.modules(recipe),
+        ),
         **others,
     }
 
@@ -260,9 +275,122 @@ rule interactive_tables:
         protocol=interactive.protocol_of(config) if PLAYED else "",
         protocols={name: protocol_named(name) for name in ([interactive.protocol_of(config)] if PLAYED else [])},
         settings={key: interactive.settings_of(config).get(key) for key in ("interactions", "robots")},
-        objects={d: interactive.objects_of(config, d) for d in config["experiment"]["datasets"]} if PLAYED else {},
+        objects=interactive.told(config).get("objects", {}),
         claims=interactive.claims(config),
         failed=config["failed_cells"],
         code=code("interactive_tables"),
     script:
         "../workflow/scripts/interactive_tables.py"
+
+
+# As the figures of the report: a rule and a script for each; all else they inherit from the first.
+rule plot_users_curves:
+    input:
+        curves="results/{experiment}/interactive/curves.csv",
+    output:
+        pdf="results/{experiment}/figures/{figure}.pdf",
+        png=report(
+            "results/{experiment}/figures/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/logs/plot/{experiment}/{figure}.log",
+    benchmark:
+        "results/benchmarks/plot/{experiment}/{figure}.tsv"
+    wildcard_constraints:
+        figure="users_curves",
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        methods=interactive.methods(config),
+        families=interactive.families(config),
+        caption=lambda wildcards: caption_of(wildcards.figure)[1],
+        code=lambda wildcards: code(f"plot_{wildcards.figure}"),
+    script:
+        "../workflow/scripts/plot_{wildcards.figure}.py"
+
+
+localrules:
+    plot_users_interactions,
+
+
+use rule plot_users_curves as plot_users_interactions with:
+    input:
+        interactions="results/{experiment}/interactive/interactions.csv",
+    wildcard_constraints:
+        figure="users_interactions",
+    params:
+        budget=interactive.settings_of(config).get("interactions"),
+
+
+rule plot_users_rounds:
+    input:
+        sessions=lambda wildcards: [
+            f"{cell.folder}/session"
+            for cell in interactive.pictured(config, ENDED_SESSIONS, wildcards.dataset, wildcards.condition)
+        ],
+    output:
+        pdf="results/{experiment}/figures/users_rounds_{dataset}_{condition}.pdf",
+        png=report(
+            "results/{experiment}/figures/users_rounds_{dataset}_{condition}.png",
+            caption="../report/figure.rst",
+            category="Cases",
+            labels={"figure": "users_rounds", "dataset": "{dataset}", "condition": "{condition}"},
+        ),
+    log:
+        "results/logs/plot_users_rounds/{experiment}/{dataset}_{condition}.log",
+    benchmark:
+        "results/benchmarks/plot_users_rounds/{experiment}/{dataset}_{condition}.tsv"
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        methods=lambda wildcards: [
+            cell.architecture
+            for cell in interactive.pictured(config, ENDED_SESSIONS, wildcards.dataset, wildcards.condition)
+        ],
+        budget=interactive.settings_of(config).get("interactions"),
+        caption=caption_of("users_rounds")[1],
+        code=code("plot_users_rounds"),
+    script:
+        "../workflow/scripts/plot_users_rounds.py"
+
+
+rule write_users:
+    input:
+        tables=INTERACTIVE_TABLES,
+        figures=INTERACTIVE_FIGURES,
+    output:
+        page=report(
+            "results/{experiment}/interactive/index.html",
+            caption="../report/users.rst",
+            category="Report",
+            labels={"page": "interactive/index.html"},
+        ),
+    log:
+        "results/logs/write_users/{experiment}.log",
+    benchmark:
+        "results/benchmarks/write_users/{experiment}.tsv"
+    localrule: True
+    conda:
+        "../envs/segcross.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        config=interactive.told(config),
+        code=code("write_users", *library_files("report/*.[hjc]*"), *library_files("figures/users_*.py")),
+    script:
+        "../workflow/scripts/write_users.py"

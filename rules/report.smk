@@ -292,6 +292,8 @@ rule write_report:
         stores=STORES,
         figures=FIGURES,
         galleries=GALLERIES,
+        users_tables=INTERACTIVE_TABLES,
+        users_figures=INTERACTIVE_FIGURES,
         references="config/references.bib",
     output:
         report=report(
@@ -313,6 +315,7 @@ rule write_report:
         runtime=10,
     params:
         config=report_config(),
+        users=interactive.told(config),
         code=code("write_report", *library_files("report/*.[hjc]*"), *library_files("figures/*.py")),
     script:
         "../workflow/scripts/write_report.py"

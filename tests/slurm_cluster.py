@@ -22,6 +22,9 @@ import yaml
 from conftest import ROOT
 from project import Project
 
+# Beside Slurm's commands without a controller the plug-in makes every call of Snakemake 10 s slower; so `make slurm-plugin`
+# puts it where only those who are told find it.
+PLUGIN = ROOT / ".slurm-plugin"
 COMMAND = ("--profile", "slurm-gpu")
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "scontrol", "sbatch", "squeue", "sinfo", "srun")
 PATH = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
@@ -68,7 +71,7 @@ PartitionName=urgent Nodes={host} MaxTime=24:00:00 PriorityTier=2 PreemptMode=OF
 
 def missing() -> str:
     """What this machine lacks to start a cluster and to use it; empty where nothing is."""
-    plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm")
+    plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm") or PLUGIN.exists()
     lacking = [
         *(name for name in PROGRAMS if not shutil.which(name, path=PATH)),
         *([] if plugin else ["snakemake-executor-plugin-slurm"]),
@@ -83,6 +86,7 @@ class Cluster:
         self.folder = folder.resolve()
         conf = self.folder / "slurm.conf"
         self.environment = os.environ | {"SLURM_CONF": str(conf), "PATH": f"{self.folder}/bin:{PATH}"}
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH")]))
         for name in ("controller", "node", "bin"):
             (self.folder / name).mkdir(parents=True)
         # Inside a job the plug-in hides all variables of Slurm from srun, SLURM_CONF too.

@@ -17,6 +17,7 @@ from PIL import Image
 from lib.figures.captions import caption_of
 from lib.losses.recipes import LOSSES
 from lib.report import build, cases, cite, methods, summary, tables
+from lib.report.figures import figures_of
 
 REFERENCES = cite.read_references(ROOT / "config/references.bib")
 CHECK = fake.fake_check()
@@ -109,7 +110,7 @@ def test_text_in_the_data_cannot_end_the_script():
 
 
 def test_every_component_says_what_to_cite_and_the_entries_exist():
-    for registry in (cite.MODELS, LOSSES):
+    for registry in (cite.MODELS, LOSSES, cite.CLASSICAL, cite.METHODS, cite.NETWORKS, cite.INTERACTIVE):
         for name in registry.available():
             tree = ast.parse(registry.module(name).read_text())
             (node,) = [
@@ -126,7 +127,7 @@ def test_every_component_says_what_to_cite_and_the_entries_exist():
 def test_every_entry_is_cited_by_something():
     catalogue = [yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("datasets", "config")]
     cited = {block["cite"] for file in catalogue for block in file["datasets"].values()}
-    for registry in (cite.MODELS, LOSSES):
+    for registry in (cite.MODELS, LOSSES, cite.CLASSICAL, cite.METHODS, cite.NETWORKS, cite.INTERACTIVE):
         cited |= {key for name in registry.available() for key in cite.citations(registry, name)}
     cited |= set(re.findall(r"\[@(\w+)\]", (ROOT / "workflow/scripts/lib/report/methods.py").read_text()))
     assert cited == set(REFERENCES)
@@ -335,14 +336,13 @@ def test_figures_get_title_and_caption_from_their_module():
         caption_of("nothing")
 
 
-def test_figures_that_do_not_fit_lie_beside_the_page(tmp_path, monkeypatch):
+def test_figures_that_do_not_fit_lie_beside_the_page(tmp_path):
     (tmp_path / "figures").mkdir()
     rng = np.random.default_rng(0)
     for name in ("heatmap", "curves"):
         Image.fromarray(rng.integers(0, 255, (60, 60, 3), np.uint8)).save(tmp_path / f"figures/{name}.png")
     paths = [tmp_path / f"figures/{name}.png" for name in ("heatmap", "curves")]
-    drawn, beside = build._figures(paths, tmp_path / "report")
+    drawn, beside = figures_of(paths, tmp_path / "report", 1_000_000)
     assert beside == 0 and all(f["source"].startswith("data:image/png;base64,") for f in drawn)
-    monkeypatch.setattr(build, "FIGURE_BYTES", len(drawn[0]["source"]) + 10)
-    drawn, beside = build._figures(paths, tmp_path / "report")
+    drawn, beside = figures_of(paths, tmp_path / "report", len(drawn[0]["source"]) + 10)
     assert beside == 1 and drawn[1]["source"] == "../figures/curves.png"

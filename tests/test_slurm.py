@@ -1,6 +1,6 @@
 """`snakemake --profile slurm-gpu` on a Slurm cluster that the tests start here, and twenty ways for it to go wrong.
 
-Skipped where Slurm or its plug-in is missing (apt-get install slurmctld slurmd slurm-client munge; make slurm), unless
+Skipped where Slurm or its plug-in is missing (apt-get install slurmctld slurmd slurm-client munge; make slurm-plugin), unless
 REQUIRE_SLURM is set, as in continuous integration.
 """
 
@@ -175,9 +175,11 @@ def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(clus
     methods = [f"unet_narrow+{loss}" for loss in ("ce", *names)]
     experiment = TINY["experiment"] | {"methods": methods, "seeds": [0], "claims": []}
     losses = {name: {"name": name} for name in names}
-    project = on_cluster(tmp_path / "project", TINY | {"losses": losses, "experiment": experiment})
+    smoke = TINY["protocols"]["smoke"] | {"iterations": 20, "validate_every": 20}
+    config = TINY | {"losses": losses, "experiment": experiment, "protocols": {"smoke": smoke}}
+    project = on_cluster(tmp_path / "project", config)
     (project.lib / "losses/memory.py").write_text(MEMORY)
-    memory, codes = ("--set-resources", "train:mem_mb=1100*attempt"), []
+    memory, codes = ("--set-resources", "train:mem_mb=1100*attempt", "--", "claims"), []
     try:
         while len(codes) < 3 and 0 not in codes:
             codes.append(start(project, *COMMAND, *memory, environment=cluster.environment).wait(900))
@@ -209,7 +211,6 @@ def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(clus
         assert all(m.startswith("Slurm killed job") and "memory limit" in m for m in messages(loss)[:tries])
     assert [len(messages(loss)) for loss in names] == [2, 2, 3, 3, 1] and ledger.loc["hungry", "attempts"] == 2
     assert set(project.table("ranking.csv")["loss"]) >= {"ce", "hungry", "hungry_alone", "explosive"}
-    assert (project.folder / "results/tiny/report/index.html").exists()
     record_property(
         "measured",
         f"out of memory at 1100 MB, then ok with 2200; at 3300 MB recorded after three attempts: "

@@ -74,7 +74,7 @@ from lib.registry import register
 @register("slow")
 class Slow(nn.Module):
     def forward(self, logits, target, **batch):
-        time.sleep(0.1)
+        time.sleep(0.3)
         return nn.functional.cross_entropy(logits, target)
 """
 
@@ -82,7 +82,7 @@ class Slow(nn.Module):
 def test_a_time_limit_on_slurm(tmp_path, record_property):
     """The real one, of one minute: Slurm's signal before it makes the training write its only checkpoints."""
     assert not missing(), missing()
-    smoke = TINY["protocols"]["smoke"] | {"iterations": 1800, "validate_every": 900, "checkpoint_minutes": 60}
+    smoke = TINY["protocols"]["smoke"] | {"iterations": 600, "validate_every": 300, "checkpoint_minutes": 60}
     experiment = TINY["experiment"] | {"methods": ["unet_narrow+slow"], "seeds": [0], "claims": []}
     config = TINY | {"losses": {"slow": {"name": "slow"}}, "protocols": {"smoke": smoke}, "experiment": experiment}
     undisturbed = Project(tmp_path / "undisturbed", config)

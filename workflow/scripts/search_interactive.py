@@ -14,11 +14,12 @@ if __name__ == "__main__":
         "store": snakemake.input.store,
         "splits": snakemake.input.splits,
         "output": snakemake.output.search,
+        "checkpoints": "results/checkpoints",
         "threads": snakemake.threads,
     }
     record = supervise(
         "train",
-        "lib.interactive.play_cell:search_parameters",
+        "lib.interactive.search:search_parameters",
         job,
         record=snakemake.output.record,
         log=snakemake.log[0],

@@ -12,6 +12,7 @@ from lib.provenance import commit, hardware, project_version, versions
 from lib.report import build_report
 from lib.report.cite import read_references
 from lib.report.datasets import noise_of
+from lib.report.users import USERS_BYTES, users_section
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -52,6 +53,15 @@ if __name__ == "__main__":
         given, page = snakemake.input, Path(snakemake.output.report)
         tables = {Path(path).stem: read_table(path) for path in given.tables}
         checks = [read_json(path) for path in given.checks]
+        users = None
+        if given.get("users_tables"):
+            users = users_section(
+                {Path(path).stem: read_table(path) for path in given.users_tables},
+                [Path(path) for path in given.users_figures],
+                snakemake.params.users,
+                page.parent,
+                USERS_BYTES,
+            )
         html = build_report(
             experiment=snakemake.wildcards.experiment,
             tables_by_name=tables,
@@ -64,6 +74,7 @@ if __name__ == "__main__":
             config=snakemake.params.config,
             provenance=provenance(snakemake.params.code, given.tables, tables["ledger"], checks),
             folder=page.parent,
+            users=users,
         )
         with atomic(page) as temporary:
             temporary.write_text(html, encoding="utf-8")

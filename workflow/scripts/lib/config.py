@@ -23,10 +23,12 @@ from lib.data.strengths import families
 from lib.data.structures import classes_of
 from lib.errors import BadInput
 from lib.interactive import experiment as interactive
+from lib.losses import needs_features
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import check_trainable
 from lib.provenance import value_hash
-from lib.registry import Registry, did_you_mean
+from lib.registry import Registry, did_you_mean, nested
+from lib.search.found import KIND, search_name, search_of
 from lib.status import cell_state
 
 MODELS = Registry("lib.models")
@@ -85,6 +87,13 @@ def cells(config: dict) -> list[Cell]:
         if loss not in DETERMINISTIC or seed == experiment["seeds"][0]
         if loss != "external" or _is_imported(config, architecture, dataset, condition, seed)
     ]
+
+
+def searches(config: dict) -> list[Cell]:
+    """The searches that architectures of the experiment take their genotypes from, as cells: lib.search.found."""
+    trained = (cell for cell in cells(config) if cell.loss not in OUTSIDE_GRID)
+    found = (search_of(config["architectures"][cell.architecture], cell) for cell in trained)
+    return list(dict.fromkeys(search for search in found if search))
 
 
 def _is_imported(config: dict, name: str, dataset: str, condition: str, seed: int) -> bool:
@@ -310,6 +319,7 @@ def check_meaning(config: dict) -> None:
                 f"'{name}' is trained in {dims}-D (preprocess: slices: {dataset['preprocess']['slices']}); give {dims}."
             )
 
+    _check_searches(config)
     _check_outside_grid(config)
     _check_external(config, where)
     _check_few_shot(config)
@@ -350,6 +360,42 @@ def check_meaning(config: dict) -> None:
     interactive.check(config, config["architectures"])
     if config["partial"] and config["retry_failed"]:
         raise BadInput("config: partial reports on what has ended, retry_failed runs again; choose one of them.")
+
+
+def _check_searches(config: dict) -> None:
+    """The searches that architectures name, and the settings of those that the experiment runs."""
+    for name, recipe in config["architectures"].items():
+        for part in nested(recipe):
+            if (search := search_name(part)) and part is not recipe:
+                raise BadInput(
+                    f"config, architectures: {name}: genotype: the search '{search}' is for a network of its own, not "
+                    "for one inside another; give that one a genotype that was found."
+                )
+            if search:
+                _known(search, config["searches"], f"architectures: {name}: genotype: search")
+    if KIND in config["losses"]:
+        raise BadInput(f"config, losses: '{KIND}' stands in the place of a loss and so is no name of one; rename it.")
+    for dataset, name in {(search.dataset, search.protocol) for search in searches(config)}:
+        settings = config["searches"][name]
+        _known(settings["loss"], config["losses"], f"searches: {name}: loss")
+        try:
+            loss = loss_recipe(settings["loss"], config["losses"])
+            check_trainable(loss)
+        except BadInput as error:
+            raise BadInput(f"config, searches: {name}: loss: {error}") from None
+        if needs_features(loss):
+            raise BadInput(f"config, searches: {name}: loss: '{settings['loss']}' looks at features of the network.")
+        if settings["alphas_from"] >= settings["epochs"]:
+            raise BadInput(
+                f"config, searches: {name}: alphas_from: {settings['alphas_from']} leaves none of the "
+                f"{settings['epochs']} epochs to the alphas; choose a smaller number, or more epochs."
+            )
+        dims = 2 if config["datasets"][dataset]["preprocess"]["slices"] else 3
+        if len(settings["patch"]) != dims:
+            raise BadInput(
+                f"config, searches: {name}: patch: {settings['patch']} has {len(settings['patch'])} sizes, but dataset "
+                f"'{dataset}' is trained in {dims}-D; give {dims}."
+            )
 
 
 def _check_outside_grid(config: dict) -> None:

@@ -16,7 +16,7 @@ SECONDS = 1.0  # between two looks at which processes there are
 LOOKS = 20  # at their memory meanwhile: half a gigabyte is soon taken, and Slurm, which also polls, must not be first
 MIB = 2**20
 # Slurm's words in the log of a job: it polled its memory, or the kernel killed in the job's cgroup.
-WORDS = re.compile(r"^(slurmstepd|srun)\b.*(exceeded memory limit|oom.kill event|out of memory)", re.I | re.M)
+WORDS = re.compile(r"^(slurmstepd|srun)\b.*(exceeded memory limit|oom.kill event|out of memory).*", re.I | re.M)
 
 
 class MemoryWatch:

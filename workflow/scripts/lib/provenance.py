@@ -29,6 +29,7 @@ PACKAGES = (
     "einops",
     "pillow",
     "simpleitk",
+    "scikit-image",
 )
 
 # Modules that watch a job and cannot change its result: an edit of them must not void a week of training.

@@ -1,9 +1,9 @@
 """Coupled denoising and segmentation: total variation over a reduced set of intensities.
 
-Source: Tuysuzoglu, Karl, Stojanovic, Castañón & Ünlü, Model-based coupled denoising and segmentation of medical images,
-SPIE Medical Imaging 2012: each pixel takes one of K intensities c_1 ≤ … ≤ c_K, so that pixels of one value form a
-region. The abstract names the model, Gaussian and multiplicative Rayleigh noise and the global optimum for two levels;
-the energy below follows from it. λ, neighbourhood and weights are ours.
+Source: Tuysuzoglu et al., Model-based coupled denoising and segmentation of medical images, SPIE 2012: each pixel takes
+one of K intensities c_1 ≤ … ≤ c_K, so that pixels of one value form a region. The abstract names the model, Gaussian
+and multiplicative Rayleigh noise and the global optimum for two levels; the energy follows from it. The neighbourhood,
+its weights and λ are ours.
 
     E(x, c) = Σ_p D(y_p, c_{x_p}) + λ Σ_{p,q neighbours} w_pq |c_{x_p} − c_{x_q}|,   w_pq = 1 / distance
     Gaussian: D(y, c) = (y − c)² / 2σ²;   Rayleigh, y = c n: D(y, c) = 2 ln c + y² / 2c²

@@ -15,10 +15,12 @@ BINS = 256
 
 @register("otsu")
 class Otsu(LevelMethod):
-    """Thresholds that maximise the variance between levels (Otsu 1979), for any number of levels. Cite: otsu1979
+    """Thresholds that maximise the variance between levels (Otsu 1979), for any number of levels.
 
     levels: number of levels inside the image, None for one per class. channel: of the image, from 0. Thresholds lie
     between the bins of a histogram of 256.
+
+    Cite: otsu1979
     """
 
     def __init__(self, levels: int | None = None, channel: int = 0):
@@ -31,10 +33,12 @@ class Otsu(LevelMethod):
 
 @register("kmeans")
 class KMeans(LevelMethod):
-    """Clusters of least squared distance to their means (Lloyd 1982), over all channels. Cite: lloyd1982
+    """Clusters of least squared distance to their means (Lloyd 1982), over all channels.
 
     levels: number of clusters inside the image, None for one per class. channel: by whose mean the clusters are
     ordered. Ten starts, a fixed seed.
+
+    Cite: lloyd1982
     """
 
     def __init__(self, levels: int | None = None, channel: int = 0):
@@ -47,10 +51,12 @@ class KMeans(LevelMethod):
 
 @register("gmm")
 class GaussianMixture(LevelMethod):
-    """A Gaussian mixture by expectation maximisation, started from k-means, over all channels. Cite: dempster1977
+    """A Gaussian mixture by expectation maximisation, started from k-means, over all channels.
 
     levels: number of components inside the image, None for one per class; each has a covariance of its own. channel: by
     whose mean the components are ordered. A voxel belongs to the component of highest posterior probability.
+
+    Cite: dempster1977
     """
 
     def __init__(self, levels: int | None = None, channel: int = 0):

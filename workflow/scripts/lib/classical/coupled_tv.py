@@ -14,7 +14,7 @@ from lib.total_variation import check_parameters, coupled
 
 @register("coupled_tv")
 class CoupledTV(LevelMethod):
-    """Coupled denoising and segmentation by total variation over few intensities. Cite: tuysuzoglu2012
+    """Coupled denoising and segmentation by total variation over few intensities.
 
     levels: K, None for one per class. noise: gaussian or rayleigh. weight: λ, or a list of which the one with the
     highest mean Dice on the training patients is taken. sigma: of Gaussian noise, None for an estimate per image.
@@ -22,6 +22,8 @@ class CoupledTV(LevelMethod):
 
     Energy and units are those of `lib.total_variation`. Where networks see slices, neighbours are those within a slice,
     and all slices of a case share the levels.
+
+    Cite: tuysuzoglu2012, darbon2006, ishikawa2003
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def _flat(condition: dict, unit: str) -> dict[tuple[str, ...], object]:
         for key, setting in value.items() if isinstance(value, dict) else [("", value)]:
             if key in LENGTHS and {*LENGTHS} <= value.keys() and key != f"strength_{unit or 'mm'}":
                 continue
-            if (key, setting) == ("seed", 0) or (key == "parts" and len(setting) == 2):
+            if (key, setting) in (("seed", 0), ("sigma", None)) or (key == "parts" and len(setting) == 2):
                 continue  # the defaults
             number = isinstance(setting, int) and part != "train_patients"
             flat[(part, key) if key else (part,)] = float(setting) if number else setting
@@ -72,7 +72,7 @@ def _name(flat: dict[tuple[str, ...], object], axis: tuple[str, ...]) -> str:
         return f"train_patients ({'share' if isinstance(flat[axis], float) else 'number'})"
     kinds = [f"{key[0]} {value}" for key, value in flat.items() if key[-1] == "kind"]
     fixed = [
-        f"{key[-1]} {' '.join(value) if isinstance(value, list) else f'{value:g}'}"
+        f"{key[-1]} {' '.join(value) if isinstance(value, list) else value if isinstance(value, str) else f'{value:g}'}"
         for key, value in flat.items()
         if key[-1] != "kind" and key != axis
     ]

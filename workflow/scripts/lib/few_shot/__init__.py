@@ -19,8 +19,8 @@ from lib.registry import Registry, did_you_mean
 
 METHODS = Registry("lib.few_shot.methods")
 NETWORKS = Registry("lib.few_shot.networks")
-# Keys of an entry that are not parameters of its method; the schema has their defaults.
-SETTINGS = ("base", "loss", "shots", "training_shots", "way", "setting", "held_out", "slices", "tasks")
+# Keys of an entry that are not parameters of its method; the schema has their defaults. A job adds the dataset's.
+SETTINGS = ("base", "loss", "shots", "training_shots", "way", "setting", "held_out", "slices", "tasks", "structures")
 METHOD_CONTEXT = ("base", "loss", "classes")
 NETWORK_CONTEXT = ("in_channels",)
 
@@ -96,11 +96,9 @@ def label_sets(entry: dict, structures: list[str]) -> list[list[str]]:
     Training on superpixels looks at no labels, so that one training holds out all structures, unless setting 2 takes
     their slices away.
     """
-    if entry["held_out"]:
-        return entry["held_out"]
     if entry["tasks"] == "superpixels" and entry["setting"] == 1:
         return [list(structures)]
-    return [[name] for name in structures]
+    return entry["held_out"] or [[name] for name in structures]
 
 
 def modules(entry: dict) -> list[str | Path]:

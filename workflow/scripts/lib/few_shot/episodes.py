@@ -5,6 +5,7 @@ Slices are brought to one size, as in SSL-ALPNet: images linearly, labels by the
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lib.training.augment import augment_batch, complete_settings
 
 # Of superpixels, as in SSL-ALPNet's code (Felzenszwalb & Huttenlocher 2004): at least 400 of 256 x 256 pixels.
 SUPERPIXEL_SHARE, SUPERPIXEL_SIGMA = 400 / 256**2, 0.8
+ATTEMPTS = 100  # slices that are tried for a superpixel
 # How the query of a superpixel differs from its support: always moved and bent, with another contrast.
 MOVED = {name: {"probability": 1.0} for name in ("affine", "elastic", "gamma")}
 
@@ -36,9 +38,8 @@ class Labelled:
     slices: tuple[tuple[str, int], ...]  # case and slice of each
 
     def to(self, device: torch.device) -> Labelled:
-        return Labelled(
-            self.image.to(device), self.label.to(device), self.seen.to(device), self.spacing, self.slices
-        )  # fmt: skip
+        image, label, seen = (tensor.to(device) for tensor in (self.image, self.label, self.seen))
+        return Labelled(image, label, seen, self.spacing, self.slices)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Slices:
         """(N, C, H, W) of a slice or several."""
         position = slice(position, position + 1) if isinstance(position, int) else position
         image = torch.from_numpy(np.array(self.store.image(case, self.part)[:, position])).movedim(1, 0)
-        return F.interpolate(image, self.size, mode="bilinear")
+        return to_size(image, self.size)
 
     def masks(self, case: str, position: int, structures: Iterable[int]) -> Tensor:
         """(H, W) int64: 1, 2… for the structures, in this order; later ones on top where they overlap; or IGNORE."""
@@ -106,6 +107,11 @@ class Slices:
         )
 
 
+def to_size(image: Tensor, size: list[int]) -> Tensor:
+    """Slices (N, C, H, W) at another size, smoothed where it is smaller."""
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
 def at_relative(positions: np.ndarray, share: float) -> int:
     """Of increasing slice positions, the one nearest to the share of the way from the first to the last."""
     wanted = positions[0] + share * (positions[-1] - positions[0])
@@ -127,6 +133,11 @@ class StructureEpisodes:
         }
         for structure in self.seen:
             _enough(self.places([structure]), shots + 1, f"structure {slices.names[structure]}", setting)
+        places = {some: self.places(list(some)) for some in itertools.combinations(self.seen, way)}
+        # Of several structures, few patients may have all on one slice.
+        self.problems = {some: found for some, found in places.items() if len(found) > shots}
+        if not self.problems:
+            _enough({}, shots + 1, f"way: {way} structures on one slice", setting)
 
     def places(self, structures: list[int]) -> dict[str, dict[str, np.ndarray]]:
         """Per patient and case, the usable slices with all of the structures."""
@@ -138,10 +149,9 @@ class StructureEpisodes:
         return found
 
     def draw(self, generator: torch.Generator) -> Episode:
-        while True:
-            structures = [self.seen[i] for i in torch.randperm(len(self.seen), generator=generator)[: self.way]]
-            if len(places := self.places(structures)) > self.shots:
-                break  # of several structures, few patients may have all on one slice
+        which = torch.randint(len(self.problems), (), generator=generator)
+        some, places = list(self.problems.items())[which]
+        structures = [some[i] for i in torch.randperm(self.way, generator=generator)]
         share = torch.rand((), generator=generator).item()
         chosen = []
         for number in torch.randperm(len(places), generator=generator)[: self.shots + 1]:
@@ -188,11 +198,13 @@ class SuperpixelEpisodes:
         return numbers, np.flatnonzero(lowest < 0.5 * np.bincount(numbers.ravel()))
 
     def draw(self, generator: torch.Generator) -> Episode:
-        while True:
-            place = self.places[torch.randint(len(self.places), (), generator=generator)]
+        for number in torch.randint(len(self.places), (ATTEMPTS,), generator=generator):
+            place = self.places[number]
             numbers, structures = self.superpixels(place)
             if len(structures):
                 break
+        else:
+            raise BadInput("tasks: superpixels found none but empty background on the training slices; use structures.")
         number = structures[torch.randint(len(structures), (), generator=generator)]
         image, label = self.slices.image(*place), torch.from_numpy(numbers == number).long()[None]
         spacing = torch.tensor([self.slices.spacing(place[0])], dtype=torch.float64)

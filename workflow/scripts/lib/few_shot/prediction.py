@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from lib.data.formats import label_suffix, write_label
 from lib.data.preprocess import restore, restore_probabilities
 from lib.data.probabilities import SUFFIX, write_probabilities
 from lib.data.split import cases_of
-from lib.few_shot.episodes import Slices, support_of
+from lib.few_shot.episodes import Slices, support_of, to_size
 from lib.few_shot.training import Models, held_out_sets, new_method
 from lib.files import atomic, read_json
 from lib.inference.device import start_torch
+from lib.inference.forward import VOXELS_PER_FORWARD
 from lib.inference.predict import load_weights
 from lib.training.trainer import open_fold
 
@@ -90,11 +92,15 @@ def structure_probabilities(
     depth, *shape = image.shape[1:]
     heights = (np.arange(depth) + 0.5) / depth
     found = np.zeros((structures, depth, *shape), np.float32)
+    at_once = max(1, VOXELS_PER_FORWARD // math.prod(size))
     for segmented, low, high, predict in predictors:
         positions = np.flatnonzero((heights >= low) & (heights < high))
-        for position in positions:
-            query = torch.from_numpy(np.array(image[:, position]))[None].to(device)
-            logits = predict(F.interpolate(query, size, mode="bilinear"))
-            probabilities = F.interpolate(logits.softmax(1)[:, 1:], shape, mode="bilinear")[0]
-            found[segmented, position] = probabilities.cpu().numpy()
+        for some in np.split(positions, range(at_once, len(positions), at_once)):
+            query = torch.from_numpy(image[:, some]).movedim(1, 0).to(device)
+            if not len(query):
+                continue
+            logits = predict(to_size(query, size))
+            inside = F.interpolate(logits.softmax(1)[:, 1:], shape, mode="bilinear")
+            for channel, structure in enumerate(segmented):
+                found[structure, some] = inside[:, channel].cpu().numpy()
     return found

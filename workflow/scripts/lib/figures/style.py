@@ -55,7 +55,8 @@ SCHEMES = {  # ways to make a ranking; first the one that decides
     "rank_then_median": "rank, then median",
     "test_then_rank": "test, then rank",
 }
-LOWER = ("hd95", "assd", "interactions_to_0.85", "interactions_to_0.90", "interactions_to_0.95")  # metrics of which a lower value ranks higher
+# Metrics of which a lower value ranks higher.
+LOWER = ("hd95", "assd", *(f"interactions_to_{dice}" for dice in ("0.85", "0.90", "0.95")))
 
 mpl.rcParams.update(
     {

@@ -100,6 +100,37 @@ def channel_number(dataset: dict, chosen: str | int | None) -> int | None:
     return list(dataset["files"]["image"]).index(chosen) if isinstance(chosen, str) else chosen
 
 
+def families(config: dict) -> dict[str, str]:
+    """Of each method the family it is drawn with: the registered name where several methods share it, else "others"."""
+    registered = {name: config["interactive"][name]["name"] for name in methods(config)}
+    several = [name for name in registered.values() if list(registered.values()).count(name) > 1]
+    return {name: kind if kind in several else "others" for name, kind in registered.items()}
+
+
+def pictured(config: dict, ended: list[Cell], dataset: str, condition: str) -> list[Cell]:
+    """The sessions of a dataset and condition that are drawn: each method's first fold and repeat."""
+    first = {"fold": config["experiment"]["folds"][0], "seed": settings_of(config)["repeats"][0]}
+    wanted = {"dataset": dataset, "condition": condition} | first
+    return [cell for cell in ended if all(getattr(cell, key) == value for key, value in wanted.items())]
+
+
+def told(config: dict) -> dict:
+    """What the report says of the experiment's block: settings, methods, networks and their training, objects of each
+    dataset, the policy for failures; empty without the block.
+    """
+    if not settings_of(config):
+        return {}
+    names = list(dict.fromkeys(network.architecture for network in networks(config)))
+    return {
+        "settings": settings_of(config),
+        "methods": {name: config["interactive"][name] for name in methods(config)},
+        "networks": {name: config["architectures"][name] for name in names},
+        "protocol": config["protocols"][protocol_of(config)],
+        "objects": {name: objects_of(config, name) for name in config["experiment"]["datasets"]},
+        "failed_cells": config["failed_cells"],
+    }
+
+
 def claims(config: dict) -> dict[str, dict]:
     """The claims about the methods that play; those about methods that the command line excludes are left out."""
     found = {name: config["claims"][name] for name in settings_of(config).get("claims", [])}

@@ -21,7 +21,6 @@ from lib.errors import BadInput
 from lib.files import atomic, read_json, write_json, write_table
 from lib.interactive import METHODS, Crop, InteractiveMethod
 from lib.interactive.instances import Instance, crop, grown, instances_of, jittered_box, members_of, of_instance
-from lib.interactive.measures import measure
 from lib.interactive.robot import Robot
 from lib.interactive.session import Round, play
 
@@ -48,10 +47,11 @@ def play_cell(job: dict) -> dict:
     cases = cases_of(read_json(job["splits"]), job["cell"]["fold"], "test")
     labels = {case: np.load(Path(job["references"]) / f"{case}.npy") for case in cases}
     rows, pictures = [], []
-    for robot, (object_, crop_, mask, box) in product(job["robots"], list(_objects(store, labels, "test", job))):
+    objects = list(objects_of_cases(store, labels, "test", job))
+    for robot, (object_, crop_, mask, box) in product(job["robots"], objects):
         watched = _Watched(method)
-        rounds = _play(watched, object_, crop_, mask, robot, store, job)
-        rows += _rows(rounds, object_, robot, job)
+        rounds = play_instance(watched, object_, crop_, mask, robot, store, job)
+        rows += rows_of(rounds, object_, robot, job)
         first = job["robots"][0] == robot and object_.case in cases[:PICTURED_CASES]
         if first and not any((p["case"], p["structure"]) == (object_.case, object_.structure) for p in pictures):
             pictures.append(_picture(watched, rounds, object_, mask, box, store, job))
@@ -66,42 +66,6 @@ def play_cell(job: dict) -> dict:
         write_json(temporary / "parameters.json", recipe)
         _save_pictures(temporary / "pictures.npz", pictures)
     return {"instances": len({(r["case"], r["instance"]) for r in rows}), "rounds": len(rows), "settings": recipe}
-
-
-def search_parameters(job: dict) -> dict:
-    """Choose a method's parameters on the seen structures of the fold's validation patients; they are no test patients.
-
-    job: as of `play_cell`, with grid {parameter: values}; only the first robot plays. Writes search.csv, one row per
-    combination with its mean AUC of Dice over patients, and chosen.json with the best; the earlier one of equals.
-    """
-    store = open_store(job["store"])
-    cases = cases_of(read_json(job["splits"]), job["cell"]["fold"], "validation")
-    labels = {case: np.asarray(store.label(case, "validation")) for case in cases}
-    seen = job | {"instances": job["instances"] | {"unseen": []}}
-    objects = list(_objects(store, labels, "validation", seen))
-    if not objects:
-        raise BadInput(
-            f"search: no validation patient of fold {job['cell']['fold']} has one of the seen structures "
-            f"{job['instances']['seen']}; name others, or drop the search of {job['cell']['method']}."
-        )
-    found = []
-    for values in product(*job["grid"].values()):
-        parameters = dict(zip(job["grid"], values, strict=True))
-        method = build_method(job["method"] | parameters, job["network"])
-        rows = []
-        for object_, crop_, mask, _ in objects:
-            rounds = _play(method, object_, crop_, mask, job["robots"][0], store, job)
-            rows += _rows(rounds, object_, job["robots"][0], job)
-        measured = measure(pd.DataFrame(rows, columns=ROUNDS).drop(columns="slice"), job["interactions"])
-        found.append(parameters | {"dice_auc": measured.groupby("patient")["auc"].mean().mean()})
-        print(found[-1], flush=True)
-    table = pd.DataFrame(found)
-    best = {key: found[int(table["dice_auc"].argmax())][key] for key in job["grid"]}
-    with atomic(job["output"]) as temporary:
-        temporary.mkdir()
-        write_table(temporary / "search.csv", table)
-        write_json(temporary / "chosen.json", {"parameters": best})
-    return {"settings": best, "combinations": len(table), "instances": len(objects)}
 
 
 def build_method(recipe: dict, network: str | None) -> InteractiveMethod:
@@ -131,7 +95,7 @@ class _Watched:
         return self.method.segment(scribbles)
 
 
-def _objects(
+def objects_of_cases(
     store: Store, labels: dict[str, np.ndarray], part: str, job: dict
 ) -> Iterator[tuple[Instance, Crop, np.ndarray, tuple[slice, ...]]]:
     """Instances with their crop, their mask bool in it, and its box: the same for every method and every robot."""
@@ -155,7 +119,7 @@ def _objects(
                 yield one, crop(of_instance(image, one), box, entry["spacing"][-here.ndim :]), mask, box
 
 
-def _play(
+def play_instance(
     method: InteractiveMethod, one: Instance, crop_: Crop, mask: np.ndarray, strategy: str, store: Store, job: dict
 ) -> list[Round]:
     rng = case_rng(job["cell"]["dataset"], one.case, f"{strategy} robot at {_name(one)}", job["cell"]["seed"])
@@ -166,7 +130,7 @@ def _play(
     return play(method, crop_, mask, robot, job["interactions"], tolerance, unit)
 
 
-def _rows(rounds: list[Round], one: Instance, robot: str, job: dict) -> list[dict]:
+def rows_of(rounds: list[Round], one: Instance, robot: str, job: dict) -> list[dict]:
     about = {key: job["cell"][key] for key in ROUNDS if key in job["cell"]} | {
         "robot": robot,
         "case": one.case,
@@ -196,25 +160,30 @@ def _picture(
 ) -> dict:  # fmt: skip
     """What is drawn of a session: a slice of the image around the box and, in the box, reference, marks, answers.
 
-    Of a volume the slice along the first axis where the object has its largest area.
+    Of a volume the slice along the last axis where the object has its largest area.
     """
     group = "seen" if one.structure in job["instances"]["seen"] else "unseen"
     image = of_instance(store.image(one.case, "test"), one)[job["instances"]["channel"][group] or 0]
     predictions = np.stack([r.prediction for r in rounds])
     unmarked = [np.zeros(mask.shape, np.uint8)] * (len(rounds) - len(watched.scribbles))
     scribbles = np.stack([*unmarked, *watched.scribbles])
-    where = one.slice_index
+    entry = store.meta["cases"][one.case]
+    axes, spacing, where = entry["geometry"]["axes"][1:], entry["spacing"][1:], one.slice_index
     if mask.ndim == 3:
-        at = int(mask.sum(axis=(1, 2)).argmax())
-        where, image = box[0].start + at, image[box[0].start + at]
-        mask, predictions, scribbles, box = mask[at], predictions[:, at], scribbles[:, at], box[1:]
+        axes, spacing = entry["geometry"]["axes"][:2], entry["spacing"][:2]
+        at = int(mask.sum(axis=(0, 1)).argmax())
+        where = box[2].start + at
+        image, mask, predictions, scribbles = image[..., where], mask[..., at], predictions[..., at], scribbles[..., at]
+        box = box[:2]
     around = grown(box, image.shape, np.full((2, 2), AROUND))
     return {
         "case": one.case,
         "structure": one.structure,
         "seen": group == "seen",
         "slice": where,
-        "spacing": store.meta["cases"][one.case]["spacing"][-2:],
+        "axes": axes,  # of the plane, in RAS
+        "spacing": spacing,
+        "unit": entry["geometry"]["unit"],
         "box": [[b.start - a.start, b.stop - a.start] for a, b in zip(around, box, strict=True)],
         "dice": [r.dice for r in rounds],
         "image": np.array(image[around], np.float32),
@@ -229,3 +198,13 @@ def _save_pictures(path: Path, pictures: list[dict]) -> None:
     about = [{key: value for key, value in picture.items() if key not in arrays} for picture in pictures]
     saved = {f"{key}{number}": picture[key] for number, picture in enumerate(pictures) for key in arrays}
     np.savez_compressed(path, about=json.dumps(about), **saved)
+
+
+def read_pictures(path: str | Path) -> list[dict]:
+    """What `play_cell` left in pictures.npz: one dict per instance, arrays image, reference (in the box), predictions
+    and scribbles (rounds, in the box), and box [[low, high], …] in the image, dice per round, case, structure, ….
+    """
+    with np.load(path) as file:
+        about = json.loads(str(file["about"]))
+        arrays = ("image", "reference", "predictions", "scribbles")
+        return [one | {key: file[f"{key}{number}"] for key in arrays} for number, one in enumerate(about)]

@@ -1,10 +1,13 @@
-"""What the methods share that grow a segmentation from scribbles of both kinds."""
+"""What traditional methods share: growing from scribbles of both kinds, neighbours with their distance in space."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
+from lib.interactive.graph_cut import NEIGHBOURHOODS, Edges, edges_of
 from lib.interactive.instances import standardised
 
 
@@ -28,3 +31,12 @@ class Seeded:
 
     def grow(self, scribbles: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+
+def edges_in_space(image: np.ndarray, spacing: tuple[float, ...]) -> Edges:
+    """All 8 (6 in 3D) neighbours of an image (C, *S), their distance in units of the smallest side of a voxel."""
+    shape = image.shape[1:]
+    edges = edges_of(image, {2: NEIGHBOURHOODS[2][1], 3: NEIGHBOURHOODS[3][0]}[len(shape)])
+    steps = np.subtract(np.unravel_index(edges.second, shape), np.unravel_index(edges.first, shape))
+    sides = np.divide(spacing, min(spacing))
+    return replace(edges, distance=np.linalg.norm(steps * sides[:, None], axis=0))

@@ -69,7 +69,7 @@ def measured(
     """
     instances = instance_table(rounds, ledger, budget)
     scores = scores_of(instances)
-    interactions, comparisons = interaction_table(scores, instances, robots, objects, failed)
+    interactions, comparisons = interaction_table(scores, instances, budget, robots, objects, failed)
     return {
         "instances": instances,
         "scores": scores,
@@ -170,7 +170,12 @@ def parts_of(scores: pd.DataFrame, robot: str, objects: dict[str, dict], failed:
 
 
 def interaction_table(
-    scores: pd.DataFrame, instances: pd.DataFrame, robots: list[str], objects: dict[str, dict], failed: str
+    scores: pd.DataFrame,
+    instances: pd.DataFrame,
+    budget: int,
+    robots: list[str],
+    objects: dict[str, dict],
+    failed: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What every method needed, per robot, structure (`mean` over all, `seen`, `unseen`) and metric, with 95 %
     intervals and ranks; failure_rate is the share of instances that never reach the Dice of the metric. Second, all
@@ -182,6 +187,8 @@ def interaction_table(
         tables.append(ranking.assign(robot=robot))
         pairs = pairs if number else compared
     table = pd.concat(tables, ignore_index=True)
+    counts = table["metric"].str.startswith("interactions_to")
+    table.loc[counts, "high"] = table.loc[counts, "high"].clip(upper=budget)
     kept = instances[instances["status"] != "failed"] if failed == "exclude" else instances
     rates = _failure_rates(kept, objects)
     table = table.drop(columns="n_failed").merge(rates, how="left")

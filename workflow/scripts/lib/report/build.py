@@ -6,8 +6,6 @@ separated*; the claims' own sentences come from lib.statistics.
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from pathlib import Path
 
@@ -19,12 +17,12 @@ from lib.figures.captions import caption_of
 from lib.report import cases as case_data
 from lib.report import cite, methods, summary, tables
 from lib.report.datasets import dataset_facts
+from lib.report.figures import figures_of
 from lib.report.templates import environment, file_text
 
 LOG_LINES = 20
 # How much of the page its parts may take, in bytes; the rest lies beside the page or in the tables.
 FIGURE_BYTES, VALUE_BYTES, PICTURE_BYTES = 5_000_000, 5_000_000, 4_000_000
-FIGURE_COLOURS = 128
 OPTIONAL = ("schemes", "agreement", "components", "consensus")
 MEAN = "mean"  # all structures together
 
@@ -42,6 +40,7 @@ def build_report(
     config: dict,
     provenance: dict,
     folder: Path,
+    users: dict | None = None,
 ) -> str:
     """The report of one experiment as a self-contained HTML page.
 
@@ -51,13 +50,14 @@ def build_report(
     `datasets.noise_of` says. figures: PNG files, in order; a PDF beside one is linked. galleries: contents of the
     gallery_*.json that lib.figures.gallery makes. references: of config/references.bib. config: the configuration that
     was run. provenance: any nested dict of what made the results. folder: where the page will lie, for relative links.
+    users: what `users.users_section` says of the experiment's interactive methods.
     Log files named in the ledger are read relative to the working directory. The same inputs give the same page.
     """
     ledger, scores, claims = (tables_by_name[name] for name in ("ledger", "scores", "claims"))
     empty = config.get("empty_masks", "penalise")
     places = [_place(place, tables_by_name, empty) | {"number": i} for i, place in enumerate(style.situations(ledger))]
     values, case_note = _case_data(places, galleries, scores, config)
-    drawn, beside = _figures(figures, folder)
+    drawn, beside = figures_of(figures, folder, FIGURE_BYTES)
     text = methods.methods_text(config, ledger, checks, certificates, provenance.get("version") or "unknown")
     used, unknown = cite.used("\n".join(text), references)
     return (
@@ -100,6 +100,7 @@ def build_report(
                 | {"noise": noise[check["dataset"]]}
                 for check, certificate in zip(checks, certificates, strict=True)
             ],
+            users=users,
             protocols={p: config.get("protocols", {}).get(p, {}) for p in ledger["protocol"].unique()},
             tolerances={
                 name: config.get("datasets", {}).get(name, {}).get("tolerance_mm")
@@ -200,41 +201,6 @@ def _gallery(gallery: dict, places: list[dict], folder: Path) -> dict:
         "entries": {name: entries[name] for name in in_order},
         "pdf": link,
     }
-
-
-def _figures(paths: list[Path], folder: Path) -> tuple[list[dict], int]:
-    """The figures with title and caption, in the page as long as there is room; how many are linked instead."""
-    room, drawn, beside = FIGURE_BYTES, [], 0
-    for path in map(Path, paths):
-        data = base64.b64encode(_shrunk(path)).decode()
-        room -= len(data)
-        beside += room < 0
-        pdf = path.with_suffix(".pdf")
-        title, caption = caption_of(path.stem)
-        drawn.append(
-            {
-                "id": path.stem,
-                "title": title,
-                "caption": caption,
-                "source": f"data:image/png;base64,{data}" if room >= 0 else _relative(path, folder),
-                "pdf": _relative(pdf, folder) if pdf.exists() else None,
-            }
-        )
-    return drawn, beside
-
-
-def _shrunk(path: Path) -> bytes:
-    """A PNG with fewer colours, a third of the size; the PDF has them all."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    with Image.open(path) as image:
-        image.convert("RGB").quantize(FIGURE_COLOURS).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _tail(log: str | None) -> str | None:

@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.classical import CLASSICAL
+from lib.few_shot import METHODS, NETWORKS
+from lib.interactive import METHODS as INTERACTIVE
 from lib.losses.recipes import LOSSES, terms
 from lib.registry import Registry, nested
 
@@ -80,6 +83,22 @@ def citations(registry: Registry, name: str) -> list[str]:
 def cited_by_architecture(recipe: dict) -> list[str]:
     """Keys for a recipe and the architectures inside it."""
     return _unique(key for part in nested(recipe) for key in citations(MODELS, part["name"]))
+
+
+def cited_by_classical(recipe: dict) -> list[str]:
+    """Keys for the recipe of a method that trains no network."""
+    return citations(CLASSICAL, recipe["name"])
+
+
+def cited_by_few_shot(entry: dict) -> list[str]:
+    """Keys for the method of an entry and for its base, where that looks at the support."""
+    of_base = [] if isinstance(entry["base"], str) else citations(NETWORKS, entry["base"]["name"])
+    return _unique([*citations(METHODS, entry["name"]), *of_base])
+
+
+def cited_by_interactive(recipe: dict) -> list[str]:
+    """Keys for the recipe of an interactive method."""
+    return citations(INTERACTIVE, recipe["name"])
 
 
 def cited_by_loss(recipe: dict) -> list[str]:

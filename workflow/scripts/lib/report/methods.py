@@ -10,8 +10,16 @@ import re
 import pandas as pd
 from markupsafe import Markup, escape
 
-from lib.report.cite import Reference, cited_by_architecture, cited_by_loss
-from lib.report.summary import EXTERNAL, external_methods, unverified_methods
+from lib.cells import OUTSIDE_GRID
+from lib.report.cite import (
+    Reference,
+    cited_by_architecture,
+    cited_by_classical,
+    cited_by_few_shot,
+    cited_by_interactive,
+    cited_by_loss,
+)
+from lib.report.summary import external_methods, of_grid, of_kind, unverified_methods
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -37,6 +45,7 @@ def methods_text(
         *data,
         _compared(config, ledger),
         *protocols,
+        *([_users(told)] if (told := config.get("interactive")) else []),
         _scores(config),
         _statistics(),
         f"Everything was run with segcross {version} as a Snakemake workflow [@molder2021], networks and losses in "
@@ -122,7 +131,7 @@ def _preprocessing(preprocess: dict) -> str:
 
 
 def _compared(config: dict, ledger: pd.DataFrame) -> str:
-    trained = ledger[ledger["loss"] != EXTERNAL]
+    trained = of_grid(ledger)
     architectures = [a for a in trained["architecture"].unique() if a in config.get("architectures", {})]
     losses = [name for name in trained["loss"].unique() if name in config.get("losses", {})]
 
@@ -130,15 +139,59 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
         return _listed([f"{n} ({_settings(recipes[n])}){_marks(cited(recipes[n]))}" for n in names])
 
     count = _counted(trained["method"].nunique(), "method").capitalize()
-    text = f"{count}, each an architecture with a loss, were compared. "
+    text = f"{count}, each an architecture with a loss, were compared. " if len(trained) else ""
     if architectures:
         text += f"Architectures: {named(architectures, config['architectures'], cited_by_architecture)}. "
     if losses:
         text += f"Losses: {named(losses, config['losses'], cited_by_loss)}. "
+    if others := of_kind(ledger, "classical"):
+        recipes = config.get("classical", {})
+        text += (
+            f"Without a network: {named([name for name in others if name in recipes], recipes, cited_by_classical)}; "
+            "what these learn, they learned from the same training patients. "
+        )
+    if others := of_kind(ledger, "few_shot"):
+        recipes = config.get("few_shot", {})
+        text += (
+            f"Few-shot: {named([name for name in others if name in recipes], recipes, cited_by_few_shot)}; each "
+            "structure was segmented by a model trained without labels of it, adapted to labelled slices of as many "
+            "training patients as there are shots. "
+        )
     if others := external_methods(ledger):
         text += f"Predictions of {_listed(others)} came from elsewhere and were scored alike. "
     if unverified := unverified_methods(ledger):
         text += f"On which patients {_listed(unverified)} had been trained was not verified. "
+    return text.strip()
+
+
+def _users(told: dict) -> str:
+    """Interactive methods and their simulated users; `told` as lib.interactive.experiment.told gives it."""
+
+    def named(recipes: dict, cited) -> str:
+        return _listed([f"{n} ({_settings(recipes[n])}){_marks(cited(recipes[n]))}" for n in recipes])
+
+    settings = told["settings"]
+    robots = {
+        "centre": "along the middle of the largest error [@sofiiuk2022]",
+        "random": "at a random place in an error [@antonov2024]",
+    }
+    text = (
+        f"Interactive methods: {named(told['methods'], cited_by_interactive)}. Each got the image in a box around one "
+        f"object of a test patient, with sides 0 to {settings['margin']} pixels outside the object, and then up to "
+        f"{_counted(settings['interactions'], settings['marks'])}, one after the other, from a simulated user who saw "
+        f"the reference and marked {_listed([robots[r] for r in settings['robots']])}; the first of these users ranks "
+        f"and judges. Boxes and marks were drawn anew in each of {_counted(len(settings['repeats']), 'repeat')}, which "
+        "the statistics take as seeds. The time of people was not measured. "
+    )
+    if told["networks"]:
+        seeds = settings["network"].get("seeds", settings["repeats"])
+        text += (
+            f"Their networks, {named(told['networks'], cited_by_architecture)}, were trained for "
+            f"{_budget(told['protocol'])} on boxes around the seen structures of training patients, with "
+            f"{_counted(len(seeds), 'seed')}. "
+        )
+    if searched := settings["search"]:
+        text += f"Parameters of {_listed(list(searched))} were chosen on seen structures of validation patients. "
     return text.strip()
 
 
@@ -155,7 +208,15 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     optimiser = {"adamw": "AdamW [@loshchilov2019]", "sgd": f"SGD with momentum {p.get('momentum', 0.9):g}"}
     patch = " × ".join(str(n) for n in p.get("patch", []))
     seeds, folds = ledger["seed"].nunique(), ledger["fold"].nunique()
-    methods = "Every other method" if external_methods(ledger) else "Every method"
+    few_shot = (
+        f"Few-shot methods were trained under the protocol {name} for each set of held-out structures: {_budget(p)} of "
+        f"Adam on {_counted(p.get('batch', 0), 'episode')} each, of slices brought to {patch} pixels."
+        if of_kind(ledger, "few_shot")
+        else ""
+    )
+    if of_grid(ledger).empty:
+        return few_shot or f"No network was trained (protocol {name})."
+    methods = "Every other method" if ledger["loss"].isin(OUTSIDE_GRID).any() else "Every method"
     text = (
         f"{methods} was trained under the same protocol ({name}): {_budget(p)} with "
         f"batches of {p.get('batch', '?')} patches of {patch} voxels"
@@ -183,8 +244,8 @@ def _training(name: str, p: dict, ledger: pd.DataFrame) -> str:
     weights = "those with the best validation Dice" if p.get("score") == "best" else "those of the last iteration"
     return (
         f"{text}. The weights that predicted were {weights}. Each method was trained with {_counted(seeds, 'seed')} in "
-        f"{_counted(folds, 'fold')}; methods that share seed and fold saw the same patches."
-    )
+        f"{_counted(folds, 'fold')}; methods that share seed and fold saw the same patches. {few_shot}"
+    ).strip()
 
 
 def _scores(config: dict) -> str:
@@ -241,7 +302,9 @@ def _settings(recipe: dict) -> str:
 def _value(value: object) -> str:
     if isinstance(value, dict):
         return f"({_settings(value)})"
-    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):  # sizes, or what there is to choose from
+        return (" or " if any(isinstance(v, float) for v in value) else " × ").join(map(str, value))
+    return str(value)
 
 
 def _listed(parts: list[str]) -> str:

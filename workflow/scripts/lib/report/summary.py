@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.budget import BUDGETS
+from lib.cells import OUTSIDE_GRID, TRAINED
 from lib.figures import style
 from lib.report.tables import records
 
@@ -21,12 +22,14 @@ def states(ledger: pd.DataFrame) -> dict[str, int]:
 
 def compared(ledger: pd.DataFrame, checks: list[dict]) -> dict:
     """What the experiment set out to compare, counted in the ledger and in the data."""
-    trained = ledger[ledger["loss"] != EXTERNAL]
+    grid = of_grid(ledger)
     return {
         "methods": ledger["method"].nunique(),
-        "architectures": trained["architecture"].nunique(),
-        "losses": trained["loss"].nunique(),
+        "architectures": grid["architecture"].nunique(),
+        "losses": grid["loss"].nunique(),
         "external": external_methods(ledger),
+        "classical": of_kind(ledger, "classical"),
+        "few_shot": of_kind(ledger, "few_shot"),
         "data": [
             {
                 "name": check["dataset"],
@@ -36,14 +39,24 @@ def compared(ledger: pd.DataFrame, checks: list[dict]) -> dict:
             for check in checks
         ],
         "conditions": list(ledger["condition"].unique()),
-        "protocols": list(trained["protocol"].unique()),
+        "protocols": list(ledger.loc[~ledger["loss"].isin(set(OUTSIDE_GRID) - set(TRAINED)), "protocol"].unique()),
         "folds": ledger["fold"].nunique(),
         "seeds": ledger["seed"].nunique(),
     }
 
 
+def of_grid(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The cells whose method is an architecture with a loss."""
+    return ledger[~ledger["loss"].isin(OUTSIDE_GRID)]
+
+
+def of_kind(ledger: pd.DataFrame, kind: str) -> list[str]:
+    """The methods of a kind outside the grid."""
+    return list(ledger.loc[ledger["loss"] == kind, "method"].unique())
+
+
 def external_methods(ledger: pd.DataFrame) -> list[str]:
-    return list(ledger.loc[ledger["loss"] == EXTERNAL, "method"].unique())
+    return of_kind(ledger, EXTERNAL)
 
 
 def unverified_methods(ledger: pd.DataFrame) -> list[str]:
@@ -108,6 +121,9 @@ def caveats(
         add("Incomplete", text + "trainings have wider intervals, or no rank.")
     if external := external_methods(ledger):
         add("External methods", "trained elsewhere, at a budget of their own.", external)
+    if few_shot := of_kind(ledger, "few_shot"):
+        text = "each structure by a model that has seen no training label of it; not comparable with methods that have."
+        add("Few-shot methods", text, few_shot)
     if unverified := unverified_methods(ledger):
         add("Unverified training data", "whether these methods have seen test patients is not known.", unverified)
     if len(claims) and config.get("experiment", {}).get("stand_ins"):

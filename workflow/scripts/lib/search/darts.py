@@ -23,6 +23,7 @@ from lib.data.store import Store
 from lib.errors import BadInput, Diverged
 from lib.inference.device import start_torch
 from lib.losses import build_loss, needs_features
+from lib.search.found import GENOTYPE
 from lib.search.space import OPERATIONS, STRIDED, entropy, table
 from lib.search.supernet import Supernet
 from lib.training.augment import complete_settings
@@ -47,8 +48,8 @@ ALPHAS = ("operations", "node", "state", "operation", "weight")
 def search_cells(job: dict) -> dict:
     """Search the cells of a network for one fold and seed into the folder `job["output"]`; returns what it cost.
 
-    job: cell {dataset, condition, search, fold, seed}; settings: those of the search in the configuration; loss: its
-    recipe; store, splits, certificate, checkpoints, tensorboard, code, threads, as for `train_cell`.
+    job: cell, with the search as its protocol (lib.search.found); settings: those of the search in the configuration;
+    loss: its recipe; store, splits, certificate, checkpoints, tensorboard, code, threads, as for `train_cell`.
     Writes genotype.yaml (the found architecture, and what it was found with and on), alphas.csv (the weights of all
     operations at the end), curve.csv (one row per epoch) and cost.json.
     Only images and labels of the fold's training patients are opened. Interruption, resumption and Diverged as in
@@ -57,7 +58,6 @@ def search_cells(job: dict) -> dict:
     settings = job["settings"]
     supernet = {key: settings[key] for key in ("width", "depth", "nodes")}
     job = job | {
-        "cell": job["cell"] | {"protocol": f"of the search {job['cell']['search']}"},
         "model": {"name": "supernet of nas_unet", **supernet},
         "protocol": settings | {"score": "last"},
     }
@@ -67,7 +67,8 @@ def search_cells(job: dict) -> dict:
     origin = training_origin(job, store.meta, parts)
     epoch = planned_iterations(settings | {"epochs": 1}, store.meta, parts["weights"])
     about = {
-        "found_by": {key: job["cell"][key] for key in ("search", "dataset", "condition", "fold", "seed")},
+        "found_by": {"search": job["cell"]["protocol"]}
+        | {key: job["cell"][key] for key in ("dataset", "condition", "fold", "seed")},
         "patients": {part: sorted({store.patients[case] for case in cases}) for part, cases in parts.items()},
         "data": origin["data"],
         "settings": {key: value for key, value in settings.items() if key != "checkpoint_minutes"}
@@ -90,7 +91,7 @@ def halves(store: Store, cases: list[str], cell: dict) -> dict[str, list[str]]:
     patients = sorted({store.patients[case] for case in cases})
     if len(patients) < 2:
         raise BadInput(
-            f"search {cell['search']}: fold {cell['fold']} of dataset {cell['dataset']} has {len(patients)} training "
+            f"search {cell['protocol']}: fold {cell['fold']} of dataset {cell['dataset']} has {len(patients)} training "
             "patient; a search needs two, one half for the weights and one for the alphas"
         )
     order = np.random.default_rng([cell["seed"], cell["fold"], 0]).permutation(len(patients))
@@ -107,7 +108,7 @@ def set_up(
     """Both halves, supernet, loss and both optimisers at iteration 0; `epoch`: iterations of one."""
     cell, protocol = job["cell"], job["protocol"]
     if needs_features(job["loss"]):
-        raise BadInput(f"search {cell['search']}: loss: a search has no features to look at; choose another loss.")
+        raise BadInput(f"search {cell['protocol']}: loss: a search has no features to look at; choose another loss.")
     dims, channels, regions = len(protocol["patch"]), store.meta["channels"], store.meta["regions"]
     streams = np.random.SeedSequence([cell["seed"], cell["fold"], 1]).generate_state(4, np.uint64)
     weights, *rest = (int(s) % 2**63 for s in streams)
@@ -244,7 +245,7 @@ class Search(Training):
     def write(self, folder: Path) -> None:
         """Write genotype.yaml, alphas.csv and curve.csv."""
         nodes = self.protocol["nodes"]
-        (folder / "genotype.yaml").write_text(recipe_text(self.model.genotype(), self.about), encoding="utf-8")
+        (folder / GENOTYPE).write_text(recipe_text(self.model.genotype(), self.about), encoding="utf-8")
         rows = [
             [i, number, loss, alphas, rate, spread, unchanged, seconds]
             for number, ([i, loss, rate, _, seconds], [alphas, spread, unchanged]) in enumerate(

@@ -13,9 +13,6 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
-from pathlib import Path
-
-import yaml
 
 from lib.errors import BadInput
 from lib.registry import did_you_mean
@@ -168,20 +165,6 @@ def cells_of(genotype: object) -> dict[str, list[tuple[str, int]]]:
                     f"take it.{did_you_mean(str(operation), known)}"
                 )
     return {cell: [(operation, state) for operation, state in pairs] for cell, pairs in genotype.items()}
-
-
-def search_of(recipe: Mapping) -> str | None:
-    """The search that an architecture's recipe takes its genotype from: `genotype: {search: NAME}`."""
-    genotype = recipe.get("genotype")
-    return genotype["search"] if isinstance(genotype, Mapping) and set(genotype) == {"search"} else None
-
-
-def with_genotype(recipe: dict, file: str | Path | None) -> dict:
-    """The recipe with the genotype that a search wrote to `file`, or the recipe itself where there is no file."""
-    if not file:
-        return recipe
-    found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    return recipe | {"genotype": found["architecture"]["genotype"]}
 
 
 def entropy(weights: Mapping[str, Sequence[Sequence[float]]], nodes: int) -> float:

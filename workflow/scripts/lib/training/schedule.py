@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from lib.errors import BadInput
+
 
 def learning_rate(protocol: dict, iteration: int) -> float:
     """Rate of the step that follows `iteration` finished ones (0 … iterations - 1).
@@ -17,6 +19,8 @@ def learning_rate(protocol: dict, iteration: int) -> float:
         return peak * (iteration + 1) / warmup
     x = (iteration - warmup) / max(protocol["iterations"] - warmup, 1)
     if protocol["schedule"] == "halving":
+        if "halve_every" not in protocol:
+            raise BadInput("protocol: schedule: halving needs halve_every, the iterations after which the rate halves.")
         return peak * 0.5 ** ((iteration - warmup) // protocol["halve_every"])
     factors = {"polynomial": (1 - x) ** 0.9, "cosine": (1 + math.cos(math.pi * x)) / 2, "constant": 1.0}
     return peak * factors[protocol["schedule"]]

@@ -390,6 +390,11 @@ class Training:
             features=self.features and self.features.take(),
         )
 
+    @property
+    def channels(self) -> int:
+        """Of the network's input."""
+        return self.sampler.cases[0].image.shape[0]
+
     def rate(self, iteration: int) -> float:
         """The learning rate of the step that follows so many."""
         return learning_rate(self.protocol, iteration)
@@ -511,7 +516,6 @@ def write_results(training: Training, job: dict, origin: dict[str, str], output:
     training.measure()
     progress, protocol, model = training.progress, training.protocol, training.model
     trained_seconds = progress.seconds - progress.validation_seconds
-    channels = training.sampler.cases[0].image.shape[0]
     cost = {
         "wall_seconds": progress.seconds,
         "iterations": progress.iteration,
@@ -520,7 +524,7 @@ def write_results(training: Training, job: dict, origin: dict[str, str], output:
         "gpu_hours": progress.seconds / 3600 if training.device.type == "cuda" else 0.0,
         "energy_kwh": progress.energy_kwh,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "flops": forward_flops(model, (1, channels, *protocol["patch"]), training.device),
+        "flops": forward_flops(model, (1, training.channels, *protocol["patch"]), training.device),
         "device": device_name(training.device),
         "resumed": progress.resumed,
         "resumed_elsewhere": progress.resumed_elsewhere,

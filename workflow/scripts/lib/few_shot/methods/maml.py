@@ -78,8 +78,7 @@ class MetaKFO(MAML):
 
     psd: see there. adapt_optimiser: from the second step on, the factors descend too, by the gradient of the loss that
     their last step led to. The other parameters: as `maml`.
-    Known: all of it, from the authors' code (learn2learn), but that a factor descends by its own update there; here by
-    gradient descent at the rate `lr`.
+    Known, from the authors' code (learn2learn): all of it; the factors' own descent is plain, at the rate `lr`.
     Cite: arnold2021
     """
 

@@ -9,8 +9,8 @@ from scipy.sparse.csgraph import dijkstra
 
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
 from lib.interactive.geodesic import STEP
-from lib.interactive.graph_cut import edges_of, energy
-from lib.interactive.seeded import Seeded
+from lib.interactive.graph_cut import energy
+from lib.interactive.seeded import Seeded, edges_in_space
 from lib.registry import register
 
 BINS = 32  # of the histograms, over the range of the crop
@@ -24,15 +24,16 @@ class GeoS(Seeded):
 
     1. Histograms of the scribbles of both kinds, smoothed, give each pixel a probability of background M(x), 0 and 1
        at the scribbles themselves.
-    2. D(x; M) = min over x' of δ(x, x') + nu · M(x'), the generalised distance to the object; a step of length d costs
-       √(d² + (gamma · ΔX)²). Signed: D_s(x; M) = D(x; M) - D(x; 1 - M), negative inside.
+    2. D(x; M) = min over x' of δ(x, x') + nu · M(x'), the generalised distance to the object; a step of length d (in
+       units of the smallest voxel side) costs √(d² + (gamma · ΔX)²). Signed, negative inside:
+       D_s(x; M) = D(x; M) - D(x; 1 - M).
     3. For every pair (θ_d, θ_e) of `thresholds` a candidate: the object dilated by θ_d and eroded by θ_e as distances,
        M_d = [D_s > θ_d], M_e = [D_s > -θ_e]; inside is where D_s(x; M_d) + θ_d + D_s(x; M_e) - θ_e < 0, between the
        closing and the opening.
     4. The candidate of least energy: -log probability of its labels + smoothness · contrast-sensitive boundary.
 
     Distances are exact (Dijkstra, over 8 or 6 neighbours) where the paper scans in rasters. nu, gamma, smoothness and
-    the thresholds (px) are ours, for crops of standard deviation 1; the paper's are for its own images.
+    the thresholds are ours, for crops of standard deviation 1; the paper's are for its own images.
     Cite: criminisi2008
     """
 
@@ -47,7 +48,7 @@ class GeoS(Seeded):
 
     def begin(self, crop: Crop) -> None:
         super().begin(crop)
-        self.edges = edges_of(self.image, {2: 8, 3: 6}[self.image.ndim - 1])
+        self.edges = edges_in_space(self.image, crop.spacing)
         self.lengths = np.hypot(self.edges.distance, self.gamma * self.edges.difference)
         contrast = np.sqrt(np.square(self.edges.difference).mean()) if self.edges.difference.any() else 1.0
         self.weights = self.smoothness * self.edges.weights(contrast)

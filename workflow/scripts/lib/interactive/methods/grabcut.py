@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
-from lib.interactive.graph_cut import edges_of, minimum_cut
+from lib.interactive.graph_cut import minimum_cut
 from lib.interactive.instances import standardised
+from lib.interactive.seeded import edges_in_space
 from lib.registry import register
 
 FITTED = 20_000  # voxels of each side, at most, that a mixture is fitted to
@@ -32,7 +33,7 @@ class GrabCut:
         self.iterations, self.gamma, self.components = iterations, gamma, (background, foreground)
 
     def begin(self, crop: Crop) -> None:
-        self.image = crop.image
+        self.image, self.spacing = crop.image, crop.spacing
         self.edges, self.last = None, None
 
     def segment(self, scribbles: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ class GrabCut:
         image = standardised(self.image)
         colours = image.reshape(len(image), -1).T.astype(np.float64)
         if self.edges is None:
-            self.edges = edges_of(image, {2: 8, 3: 6}[known.ndim])
+            self.edges = edges_in_space(image, self.spacing)
         contrast = np.sqrt(np.square(self.edges.difference).mean()) or 1.0  # β = 1 / 2⟨‖ΔX‖²⟩
         weights = self.gamma * self.edges.weights(contrast)
         mixtures: list = [None, None]

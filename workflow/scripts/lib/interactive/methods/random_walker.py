@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from lib.interactive import FOREGROUND
@@ -13,10 +11,10 @@ from lib.registry import register
 
 @register("random_walker")
 class RandomWalker(Seeded):
-    """Random walks with edge weights exp(-beta · ΔX²), as scikit-image scales them, by the voxel sides of the crop.
+    """Random walks with edge weights exp(-beta · ΔX²), as scikit-image scales them, ΔX per unit of length.
 
     beta: how much a walker avoids edges; 130 is scikit-image's default, the paper's depends on the image. Solved
-    exactly in 2D and by conjugate gradients with multigrid (pyamg) in 3D, to a tolerance of 1e-3.
+    exactly in 2D and by conjugate gradients with multigrid (pyamg) in 3D, to a tolerance of 1e-4.
     Cite: grady2006
     """
 
@@ -28,11 +26,16 @@ class RandomWalker(Seeded):
 
         if not (scribbles == 0).any():
             return scribbles == FOREGROUND
-        flat = scribbles.ndim == 2
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            labels = random_walker(
-                np.moveaxis(self.image, 0, -1).astype(np.float64), scribbles.astype(np.int32), beta=self.beta,
-                mode="bf" if flat else "cg_mg", channel_axis=-1, spacing=np.divide(self.spacing, min(self.spacing)),
-            )  # fmt: skip
+        image, beta = np.moveaxis(self.image, 0, -1).astype(np.float64), self.beta
+        if not image.any():  # constant; scikit-image divides by the spread
+            image, beta = np.arange(image.size, dtype=float).reshape(image.shape), 0.0
+        labels = random_walker(
+            image,
+            scribbles.astype(np.int32),
+            beta=beta,
+            mode="bf" if scribbles.ndim == 2 else "cg_mg",
+            tol=1e-4,
+            channel_axis=-1,
+            spacing=np.divide(self.spacing, min(self.spacing)),
+        )
         return labels == FOREGROUND

@@ -1,0 +1,48 @@
+"""Architectures that are searched for: cells of nas_unet, found on the training patients of a fold, for each seed."""
+
+FOUND = "results/cells/{dataset}/{condition}/{search}/nas_unet/search/fold{fold}/seed{seed}"
+
+
+def search_job(wildcards):
+    """A search's own slice of the configuration."""
+    settings = config["searches"][wildcards.search]
+    loss = loss_recipe(settings["loss"], config["losses"])
+    return {
+        "settings": {key: settings[key] for key in sorted(settings.keys() - {"checkpoint_minutes"})},
+        "loss": loss,
+        "code": code("search", "lib.search.darts", *loss_modules(loss)),
+    }
+
+
+# The genotype apart, so that a search which finds the same once more trains nothing anew.
+rule search:
+    input:
+        store=store_input,
+        splits="results/data/{dataset}/splits.json",
+        certificate="results/data/{dataset}/certificate.json",
+    output:
+        record=f"{FOUND}/train.json",
+        genotype=f"{FOUND}/genotype.yaml",
+    log:
+        f"results/logs/search/{FOUND.removeprefix('results/cells/')}.log",
+    benchmark:
+        f"results/benchmarks/search/{FOUND.removeprefix('results/cells/')}.tsv"
+    wildcard_constraints:
+        search=one_of(config["searches"]),
+    conda:
+        "../envs/segcross.yaml"
+    threads: lambda wildcards: config["searches"][wildcards.search]["threads"]
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=720,  # the same at each attempt: a search resumes, and partitions have limits
+    params:
+        job=search_job,
+    script:
+        "../workflow/scripts/search.py"
+
+
+def genotype_input(wildcards):
+    """What the search has found whose genotype a cell's architecture takes; nothing for other architectures."""
+    search = search_of(config["architectures"][wildcards.architecture], as_cell(wildcards))
+    return f"{search.folder}/genotype.yaml" if search else []
