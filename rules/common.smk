@@ -54,13 +54,14 @@ SIMULATED, DOWNLOADED = (
 
 
 CELL = "{dataset}/{condition}/{protocol}/{architecture}/{loss}/fold{fold}/seed{seed}"
-TRAINED_CELL = CELL.replace("{loss}", f"{{loss,{'|'.join(config['losses'])}}}")
+TRAINED_CELL, OUTSIDE_CELL = (
+    CELL.replace("{loss}", f"{{loss,{'|'.join(losses)}}}") for losses in (config["losses"], OUTSIDE_GRID)
+)
 
 
 # All but the first are for outputs: a rule's own wildcard_constraints do not reach into pathvars.
 pathvars:
     cell=CELL,
-    outside_cell=CELL.replace("{loss}", f"{{loss,{'|'.join(OUTSIDE_GRID)}}}"),
     external_cell=CELL.replace("{loss}", "{loss,external}"),
     classical_cell=CELL.replace("{loss}", "{loss,classical}"),
     few_shot_cell=CELL.replace("{loss}", "{loss,few_shot}"),

@@ -1,10 +1,12 @@
 """Score a cell's predictions against the references, in the geometry of the source files."""
 
-# The last: methods outside the grid of architectures and losses, each cell by itself.
-for name, seeds, cell in [
-    *((name, seeds, TRAINED_CELL) for name, seeds in bundles("evaluate")),
-    ("evaluate_outside_grid", ["{seed}"], "<outside_cell>"),
-]:
+if config["seeds_per_job"] == 1:
+    BUNDLES = [("evaluate", ["{seed}"], CELL)]
+else:  # methods outside the grid do not all have the experiment's seeds
+    BUNDLES = [(name, seeds, TRAINED_CELL) for name, seeds in bundles("evaluate")]
+    BUNDLES += [("evaluate_outside_grid", ["{seed}"], OUTSIDE_CELL)]
+
+for name, seeds, cell in BUNDLES:
 
     rule:
         name:
