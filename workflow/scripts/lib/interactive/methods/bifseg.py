@@ -10,7 +10,7 @@ import torch
 
 from lib.errors import BadInput
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
-from lib.interactive.finetuning import certainty_weights, label_step, network_step
+from lib.interactive.finetuning import certainty_weights, contradicted, label_step, network_step
 from lib.interactive.graph_cut import NEIGHBOURHOODS, edges_of
 from lib.interactive.instances import resized_scribbles
 from lib.interactive.networks import foreground_of, load_network, restored
@@ -127,13 +127,15 @@ class BIFSeg:
             return self._of_network()
         chosen, shape = self.parameters, self.probability.shape
         marks = resized_scribbles(scribbles, shape)
-        initial = self.labels if self.initial == "previous" else self.initial_labels
+        weights = np.ones(shape, np.float32)
+        if self.ablation == "weighted":
+            initial = self.labels if self.initial == "previous" else self.initial_labels
+            silenced = contradicted(initial, marks, self.geodesic_edges, chosen["epsilon"])
         for _ in range(self.alternations if self.tunes else 0):
             self.labels = self._label_step(marks)
-            weights = np.ones(shape, np.float32)
             if self.ablation == "weighted":
-                about = {key: chosen[key] for key in ("t0", "t1", "epsilon", "omega")}
-                weights = certainty_weights(self.probability, initial, marks, self.geodesic_edges, **about)
+                about = chosen["t0"], chosen["t1"], chosen["omega"]
+                weights = certainty_weights(self.probability, silenced, marks, *about)
             network_step(self.classifier, self.features, self.labels, weights, self.steps, self.rate)
             with torch.no_grad():
                 self.probability = foreground_of(self.classifier(self.features))
