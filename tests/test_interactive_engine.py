@@ -437,6 +437,9 @@ def test_nothing_of_an_instance_remains_but_within_one_tuning_goes_on(trained):
         assert same(used.classifier.state_dict(), fresh.classifier.state_dict())
         tuned.append(copy.deepcopy(used.classifier.state_dict()))
     assert not same(*tuned)
+    fresh.begin(one)
+    none = np.zeros_like(marks)
+    np.testing.assert_array_equal(used.segment(none), fresh.segment(none))  # all marks taken back
     assert same(used.network.module.state_dict(), stored)
 
 
