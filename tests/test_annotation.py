@@ -178,7 +178,7 @@ serve(
 @pytest.fixture
 def page(tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
-    pytest.importorskip("nicegui", reason="needs NiceGUI: pip install -r requirements-annotate.lock")
+    pytest.importorskip("nicegui", reason="needs NiceGUI: pip install -r requirements.lock")
     if CHROMIUM is None:
         pytest.skip("needs a Chromium")
     tiny_store(tmp_path, shape=(6, 80, 72))

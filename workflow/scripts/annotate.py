@@ -32,9 +32,7 @@ if __name__ == "__main__":
         try:
             from lib.interactive.page import HOST, serve
         except ModuleNotFoundError as error:
-            raise BadInput(
-                "The page needs NiceGUI: .venv/bin/python -m pip install -r requirements-annotate.lock"
-            ) from error
+            raise BadInput("The page needs NiceGUI: .venv/bin/python -m pip install -r requirements.lock") from error
         given, params = snakemake.input, snakemake.params
         store = open_store(given.store)
         sources = {case.case: case for case in read_index(given.cases)}
