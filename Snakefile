@@ -21,6 +21,7 @@ include: "rules/few_shot.smk"
 include: "rules/evaluate.smk"
 include: "rules/compare.smk"
 include: "rules/interactive.smk"
+include: "rules/annotate.smk"
 include: "rules/report.smk"
 include: "rules/inspect.smk"
 

@@ -18,7 +18,7 @@ from tiny_store import restore_torch, tiny_job, tiny_store  # noqa: F401
 from lib.data.store import IGNORE, open_store
 from lib.errors import BadInput
 from lib.interactive import BACKGROUND, FOREGROUND, METHODS, Crop, networks, search
-from lib.interactive.finetuning import CERTAIN, certainty_weights, label_step, network_step
+from lib.interactive.finetuning import CERTAIN, certainty_weights, contradicted, label_step, network_step
 from lib.interactive.geodesic import geodesic_distance
 from lib.interactive.graph_cut import edges_of, energy
 from lib.interactive.instances import (
@@ -324,40 +324,30 @@ def test_weights_pixel_by_pixel():
     image, p, initial = rng.normal(size=(1, 12, 12)), rng.random((12, 12)), rng.random((12, 12)) < 0.5
     marks = np.zeros((12, 12), np.uint8)
     marks[2, 3:6], marks[9, 9] = FOREGROUND, BACKGROUND
-    found = certainty_weights(p, initial, marks, edges_of(image, 8), t0=0.3, t1=0.6, epsilon=0.5, omega=7)
+    silenced = contradicted(initial, marks, edges_of(image, 8), epsilon=0.5)
+    found = certainty_weights(p, silenced, marks, t0=0.3, t1=0.6, omega=7)
     distance = {mark: geodesic_distance(image, marks == mark) for mark in (FOREGROUND, BACKGROUND)}
     kinds = set()
     for i in np.ndindex(12, 12):
-        contradicted = (distance[FOREGROUND][i] < 0.5 and not initial[i]) or (
-            distance[BACKGROUND][i] < 0.5 and initial[i]
-        )
-        kind = (
-            "marked" if marks[i] else "uncertain" if 0.3 < p[i] < 0.6 else "contradicted" if contradicted else "trusted"
-        )
+        against = (distance[FOREGROUND][i] < 0.5 and not initial[i]) or (distance[BACKGROUND][i] < 0.5 and initial[i])
+        kind = "marked" if marks[i] else "uncertain" if 0.3 < p[i] < 0.6 else "contradicted" if against else "trusted"
         assert found[i] == {"marked": 7, "uncertain": 0, "contradicted": 0, "trusted": 1}[kind], (i, kind)
         kinds.add(kind)
     assert len(kinds) == 4
+    edge = certainty_weights(np.array([0.3, 0.6]), np.zeros(2, bool), np.zeros(2, np.uint8), t0=0.3, t1=0.6, omega=7)
+    assert edge.tolist() == [1, 1] and edge.dtype == np.float32  # t0 and t1 themselves are certain
 
 
 def test_near_a_scribble_only_what_contradicts_it_loses_its_weight():
     flat, marks = edges_of(np.zeros((1, 5, 5)), 8), np.zeros((5, 5), np.uint8)
     marks[2, 2] = FOREGROUND
-    sure = np.full((5, 5), 0.9)
-    settings = {"t0": 0.2, "t1": 0.7, "epsilon": 0.2, "omega": 5.0}
-    agreeing = certainty_weights(sure, np.ones((5, 5), bool), marks, flat, **settings)
-    assert agreeing[2, 2] == 5 and np.count_nonzero(agreeing == 1) == 24
-    against = certainty_weights(sure, np.zeros((5, 5), bool), marks, flat, **settings)
-    assert against[2, 2] == 5 and np.count_nonzero(against == 0) == 24
-    none = certainty_weights(sure, np.zeros((5, 5), bool), np.zeros_like(marks), flat, **settings)
-    assert (none == 1).all()
-    edge = certainty_weights(
-        np.array([[0.2, 0.7]]),
-        np.ones((1, 2), bool),
-        np.zeros((1, 2), np.uint8),
-        edges_of(np.zeros((1, 1, 2)), 8),
-        **settings,
-    )
-    assert (edge == 1).all()  # t0 and t1 themselves are certain
+    inside, outside = np.ones((5, 5), bool), np.zeros((5, 5), bool)
+    assert not contradicted(inside, marks, flat, 0.2).any()
+    assert contradicted(outside, marks, flat, 0.2).all()
+    assert not contradicted(outside, np.zeros_like(marks), flat, 0.2).any()
+    assert not contradicted(outside, marks, flat, 0).any()
+    marks[2, 2] = BACKGROUND
+    assert contradicted(inside, marks, flat, 0.2).all() and not contradicted(outside, marks, flat, 0.2).any()
 
 
 def test_a_network_step_is_gradient_descent_on_the_weighted_mean():
@@ -447,6 +437,9 @@ def test_nothing_of_an_instance_remains_but_within_one_tuning_goes_on(trained):
         assert same(used.classifier.state_dict(), fresh.classifier.state_dict())
         tuned.append(copy.deepcopy(used.classifier.state_dict()))
     assert not same(*tuned)
+    fresh.begin(one)
+    none = np.zeros_like(marks)
+    np.testing.assert_array_equal(used.segment(none), fresh.segment(none))  # all marks taken back
     assert same(used.network.module.state_dict(), stored)
 
 
@@ -469,9 +462,7 @@ def test_initial_labels_are_those_of_the_previous_round_or_of_the_network(traine
     from lib.interactive.methods import bifseg as module
 
     seen = []
-    monkeypatch.setattr(
-        module, "certainty_weights", lambda p, initial, *rest, **more: seen.append(initial) or np.ones_like(p)
-    )
+    monkeypatch.setattr(module, "contradicted", lambda initial, *rest: seen.append(initial) or np.zeros_like(initial))
     crop_, mask = noisy_disk()
     marks = marked(mask.shape, foreground=(1, slice(3, 25)))
     for initial in ("previous", "network"):

@@ -351,6 +351,14 @@ def test_costs_are_those_of_the_finished_cells(page, tables):
     assert row[-4:] == ["cputhreads: 1", "float32", "5", "0"]
 
 
+def test_the_search_for_an_architecture_is_told_beside_the_costs(render, tables, page):
+    ledger = tables["ledger"]
+    searched = ledger["method"] == "unet_narrow+ce"
+    told = Page(render(ledger=ledger.assign(search_seconds=ledger["wall_seconds"].where(searched) * 100))).text
+    assert "The architecture of unet_narrow+ce was searched for before each training, which took" in told
+    assert told.count("was searched for") == 1 and "was searched for" not in page.text
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(7, "7"), (29444, "29\u2009444"), (29_444_164, "29.4 M"), (1.5e9, "1.5 G"), (float("nan"), "–"), (None, "–")],

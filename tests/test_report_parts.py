@@ -235,6 +235,16 @@ def test_a_budget_that_is_not_in_iterations(budget, sentence, caveat):
     assert f"(demo: {caveat})" in found[-1]["text"]
 
 
+def test_the_methods_text_says_what_a_search_saw():
+    config = full_config()
+    config["architectures"]["unet_narrow"] = {"name": "nas_unet", "width": 8, "genotype": {"search": "brief"}}
+    compared = methods.methods_text(config, fake.fake_ledger(), [CHECK], [CERTIFICATE], "1")[2]
+    assert "unet_narrow (nas_unet, width 8, genotype (search brief)) [@weng2019]" in compared
+    assert "The cells of unet_narrow were found by differentiable search (DARTS, first order) [@liu2019]" in compared
+    plain = methods.methods_text(full_config(), fake.fake_ledger(), [CHECK], [CERTIFICATE], "1")
+    assert "differentiable search" not in " ".join(plain)
+
+
 def test_methods_from_elsewhere_are_said_to_be():
     ledger = fake.fake_ledger()
     external = ledger.iloc[:2].assign(method="nnunet_v2", architecture="nnunet_v2", loss="external")

@@ -295,7 +295,7 @@ def test_a_cell_gets_the_genotype_of_its_own_search(in_tmp):
     assert search_name({"genotype": "v3"}) is search_of({"name": "unet"}, cell) is None
     assert with_genotype(recipe, None) == with_genotype(recipe, search) == recipe  # nothing found yet
     genotype = random_genotype(3, 0)
-    with atomic(search.folder / "training/genotype.yaml") as file:
+    with atomic(search.folder / "genotype.yaml") as file:
         file.write_text(recipe_text(genotype, {"found_by": {"search": "brief"}}))
     found = with_genotype(recipe, search)
     assert found == recipe | {"genotype": genotype} and build_model(found, 1, 2, 2)

@@ -172,7 +172,7 @@ def test_what_a_training_writes(tiny, capsys):
     assert list(cost) == [
         "wall_seconds", "iterations", "samples_per_second", "peak_memory_mb", "gpu_hours", "energy_kwh",
         "parameters", "flops", "device", "resumed", "resumed_elsewhere", "threads", "precision",
-        "validation_dice", "scored", "code", "recipe", "data", "identity",
+        "validation_dice", "scored", "search", "code", "recipe", "data", "identity",
     ]  # fmt: skip
     assert cost["iterations"] == 50 and cost["threads"] == 1 and cost["precision"] == "float32"
     assert cost["resumed"] == 0 and cost["resumed_elsewhere"] is False

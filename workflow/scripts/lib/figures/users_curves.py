@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,12 +12,13 @@ from lib.figures import style
 TITLE = "Dice against the number of interactions"
 CAPTION = (
     "Mean Dice inside the box with its 95 % interval over patients and repeats after each mark of a simulated user, "
-    "one row per user, for the structures that the network was trained on (seen) and for the others (unseen); 0 is the "
-    "answer to the box alone. A session that has converged keeps its last value. Methods of one family share a panel; "
-    "lines of the others are grey. A method that needs a first mark starts at 0. Where intervals overlap, the order of "
-    "two methods may be chance."
+    "one row per user, for the structures that the network was trained on (seen) and for the others (unseen); 0 is "
+    "the answer to the box alone. A session that has converged keeps its last value. Methods of one family share a "
+    "panel; lines of the others are grey. A method that needs a first mark starts at 0; one that ignores marks has "
+    "its interval once. Where intervals overlap, the order of two methods may be chance."
 )
 GROUPS = ("seen", "unseen")
+UNMOVED = 1e-9  # a curve that rises by less is that of a method that ignores marks
 
 
 def draw(curves: pd.DataFrame, methods: list[str], families: dict[str, str]) -> Figure:
@@ -41,7 +43,7 @@ def draw(curves: pd.DataFrame, methods: list[str], families: dict[str, str]) -> 
         parts = block.subfigures(1, len(names), squeeze=False)[0]
         for part, name in zip(parts, names, strict=True):
             mine = [method for method in methods if families[method] == name]
-            axes = part.subplots(len(robots), len(GROUPS), sharex=True, sharey=True, squeeze=False)
+            axes = part.subplots(len(robots), len(GROUPS), sharex=True, squeeze=False)
             for line, robot in zip(axes, robots, strict=True):
                 for ax, group in zip(line, GROUPS, strict=True):
                     rows = here[(here["robot"] == robot) & (here["structure"] == group)]
@@ -63,9 +65,13 @@ def _panel(ax: Axes, rows: pd.DataFrame, mine: list[str], looks: dict) -> None:
     for number, method in enumerate(mine):
         points = rows[rows["method"] == method]
         at = points["interactions"] + step * (number - (len(mine) - 1) / 2)
-        ax.vlines(at, points["low"], points["high"], color=looks[method]["color"], linewidth=0.7, zorder=1)
-        ax.plot(at, points["mean"], linewidth=1.1, markersize=2.6, zorder=2, gid="curve", label=method, **looks[method])
-    ax.set_ylim(0, 1)
+        with_interval = slice(1 if np.ptp(points["mean"]) < UNMOVED else None)  # once, where marks change nothing
+        ax.vlines(at[with_interval], points["low"][with_interval], points["high"][with_interval],
+                  color=looks[method]["color"], linewidth=0.7, zorder=1)  # fmt: skip
+        ax.plot(at, points["mean"], linewidth=1.1, markersize=2.6, markevery=with_interval, zorder=2, gid="curve",
+                label=method, **looks[method])  # fmt: skip
+    least = rows["low"].min()
+    ax.set_ylim(0 if np.isnan(least) else np.floor(10 * least) / 10, 1)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(True, axis="y")
     ax.set_axisbelow(True)

@@ -17,8 +17,9 @@ from lib.interactive import BACKGROUND, FOREGROUND
 TITLE = "Sessions round by round"
 CAPTION = (
     "The first test patients of the first fold, so no result chose them: of each structure the largest object, with "
-    "the first repeat and the first simulated user. Columns count the marks made; a session that has converged repeats "
-    "its last picture. In 3-D one slice is shown, where the reference is largest; marks in other slices are not seen."
+    "the first repeat and the first simulated user. Columns count the marks made; a session that has converged "
+    "repeats its last picture. Of methods whose answers no mark changes the first is shown, six methods in all. In "
+    "3-D one slice is shown, where the reference is largest; marks in other slices are not seen."
 )
 COLOURS = {
     "answer": style.OVERLAY[2],
@@ -26,17 +27,17 @@ COLOURS = {
     "object marked": style.OVERLAY[3],
     "background marked": style.OVERLAY[1],
 }
-MOST_ROUNDS, MOST_METHODS = 5, 8
+MOST_ROUNDS, MOST_METHODS = 5, 6
 NAME_WIDTH = 0.5  # of the names of methods, where a picture has 1
 
 
 def draw(sessions: Mapping[str, list[dict]], budget: int) -> Figure:
     """One block per object: a row per method, a column per number of interactions.
 
-    sessions: per method, in the order of the configuration, its pictures as `play_cell.read_pictures` gives them; the
-    first MOST_METHODS are drawn. budget: most interactions.
+    sessions: per method, in the order of the configuration, its pictures as `play_cell.read_pictures` gives them.
+    budget: most interactions.
     """
-    sessions = {method: pictures for method, pictures in list(sessions.items())[:MOST_METHODS] if pictures}
+    sessions = _shown({method: pictures for method, pictures in sessions.items() if pictures})
     if not sessions:
         return style.notice("Sessions: none has ended that could be shown.")
     objects = _objects(sessions)
@@ -69,6 +70,15 @@ def draw(sessions: Mapping[str, list[dict]], budget: int) -> Figure:
     foot.legend(handles=handles, loc="center", ncols=5, frameon=True, facecolor="#3a3f45", edgecolor="none",
                 labelcolor="white")  # fmt: skip
     return figure
+
+
+def _shown(sessions: Mapping[str, list[dict]]) -> dict[str, list[dict]]:
+    """The first MOST_METHODS methods, without those that no mark moves but for the first of these."""
+    unmoved = [
+        m for m, pictures in sessions.items() if all((p["predictions"] == p["predictions"][0]).all() for p in pictures)
+    ]
+    moved = [method for method in sessions if method not in unmoved[1:]]
+    return {method: sessions[method] for method in moved[:MOST_METHODS]}
 
 
 def _objects(sessions: Mapping[str, list[dict]]) -> dict[tuple[str, str], dict[str, dict]]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.interactive import BACKGROUND, FOREGROUND
 from lib.interactive.geodesic import distances
 from lib.interactive.graph_cut import Edges, minimum_cut
+from lib.losses.cross_entropy import cross_entropy_map
 
 CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, so that their logarithms are finite
 
@@ -33,26 +33,23 @@ def label_step(
     return minimum_cut(-np.log(np.stack([1 - p, p])), edges, smoothness * edges.weights(sigma), scribbles)
 
 
+def contradicted(initial: np.ndarray, scribbles: np.ndarray, edges: Edges, epsilon: float) -> np.ndarray:
+    """Where the scribbles (*S) contradict the `initial` labels (*S) bool: within a geodesic distance of epsilon, over
+    `edges`, to a scribble of the other class. bool (*S)."""
+    near = {mark: distances(edges, scribbles == mark, epsilon) < epsilon for mark in (BACKGROUND, FOREGROUND)}
+    return (near[FOREGROUND] & ~initial) | (near[BACKGROUND] & initial)
+
+
 def certainty_weights(
-    probability: np.ndarray,
-    initial: np.ndarray,
-    scribbles: np.ndarray,
-    edges: Edges,
-    t0: float,
-    t1: float,
-    epsilon: float,
-    omega: float,
+    probability: np.ndarray, contradicted: np.ndarray, scribbles: np.ndarray, t0: float, t1: float, omega: float
 ) -> np.ndarray:
     """w (*S) float32 of the network step: how far the label of each pixel is to be trusted.
 
-    omega on scribbles. 0 where the network is uncertain, t0 < probability < t1, and where the scribbles contradict the
-    `initial` labels (*S) bool: within a geodesic distance of epsilon to a scribble of the other class. 1 elsewhere.
+    omega on scribbles; 0 where they contradict the initial labels and where the network is uncertain,
+    t0 < probability < t1; 1 elsewhere.
     """
     weights = np.ones(probability.shape, np.float32)
-    weights[(t0 < probability) & (probability < t1)] = 0
-    for mark, other in ((FOREGROUND, ~initial), (BACKGROUND, initial)):
-        near = distances(edges, scribbles == mark, epsilon) < epsilon
-        weights[near & other] = 0
+    weights[contradicted | ((t0 < probability) & (probability < t1))] = 0
     weights[scribbles != 0] = omega
     return weights
 
@@ -65,11 +62,10 @@ def network_step(
     classifier: of features (1, C, *W) to logits (1, 2, *W), in evaluation mode, so that nothing is dropped. labels
     (*W) bool, weights (*W) float32. No momentum, no weight decay.
     """
-    target = torch.from_numpy(labels.astype(np.int64))[None, None].to(features.device)
+    target = torch.from_numpy(labels.astype(np.int64))[None].to(features.device)
     weights = torch.from_numpy(weights).to(features.device)
     optimizer = torch.optim.SGD(classifier.parameters(), lr=rate)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        losses = -F.log_softmax(classifier(features), dim=1).gather(1, target)[0, 0]
-        (weights * losses).mean().backward()
+        (weights * cross_entropy_map(classifier(features), target)[0]).mean().backward()
         optimizer.step()

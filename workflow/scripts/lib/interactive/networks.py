@@ -258,14 +258,17 @@ def restored(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def load_network(folder: str | Path) -> InstanceNetwork:
-    """The network that `train_network` left in a folder, in evaluation mode, on a GPU where there is one."""
+    """The network that `train_network` left in a folder, in evaluation mode, on a GPU where there is one.
+
+    Makes torch deterministic for the whole process (`start_torch`).
+    """
     folder = Path(folder)
     if not (folder / "network.json").exists():
         raise BadInput(f"{folder} holds no trained interactive network (network.json); train one with train_network.")
     about = read_json(folder / "network.json")
     module = build_model(about["model"], about["in_channels"], 2, about["spatial_dims"])
     load_weights(module, folder / "weights.pt")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = start_torch(torch.get_num_threads(), "float32", about["spatial_dims"])
     size = about["instances"]["size"]
     return InstanceNetwork(module.to(device).eval(), device, size, about["in_channels"], about["spatial_dims"])
 

@@ -7,6 +7,7 @@ from scipy.ndimage import distance_transform_edt, label
 
 from lib.errors import BadInput
 from lib.interactive import BACKGROUND, FOREGROUND
+from lib.interactive.seeded import border_of
 
 SMALLEST = {2: 10, 3: 30}  # pixels, voxels: nobody corrects less
 STRATEGIES = ("centre", "random")
@@ -74,14 +75,8 @@ class Robot:
         return self.scribble(np.zeros_like(reference), reference, spacing, smallest=1)
 
     def border(self, reference: np.ndarray) -> np.ndarray:
-        """The border of the box as BACKGROUND, uint8 (*S), but where it touches the object.
-
-        An axis of one or two voxels has no inside, and so no border.
-        """
-        inside = [slice(1, -1) if n > 2 else slice(None) for n in reference.shape]
-        marks = np.where(reference, 0, BACKGROUND).astype(np.uint8)
-        marks[tuple(inside)] = 0
-        return marks
+        """The border of the box as BACKGROUND, uint8 (*S), but where it touches the object."""
+        return np.where(border_of(reference.shape) & ~reference, BACKGROUND, 0).astype(np.uint8)
 
     def _pixels(
         self, component: np.ndarray, drawn: tuple[int, ...] | None, spacing: tuple[float, ...]

@@ -33,6 +33,13 @@ class Seeded:
         raise NotImplementedError
 
 
+def border_of(shape: tuple[int, ...]) -> np.ndarray:
+    """The outermost voxels of a box, bool; an axis of one or two has no inside, and so no border."""
+    border = np.ones(shape, bool)
+    border[tuple(slice(1, -1) if n > 2 else slice(None) for n in shape)] = False
+    return border
+
+
 def edges_in_space(image: np.ndarray, spacing: tuple[float, ...]) -> Edges:
     """All 8 (6 in 3D) neighbours of an image (C, *S), their distance in units of the smallest side of a voxel."""
     shape = image.shape[1:]

@@ -20,6 +20,7 @@ from lib.report.cite import (
     cited_by_loss,
 )
 from lib.report.summary import external_methods, of_grid, of_kind, unverified_methods
+from lib.search.found import search_name
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -142,6 +143,12 @@ def _compared(config: dict, ledger: pd.DataFrame) -> str:
     text = f"{count}, each an architecture with a loss, were compared. " if len(trained) else ""
     if architectures:
         text += f"Architectures: {named(architectures, config['architectures'], cited_by_architecture)}. "
+    if searched := [a for a in architectures if search_name(config["architectures"][a])]:
+        text += (
+            f"The cells of {_listed(searched)} were found by differentiable search (DARTS, first order) [@liu2019] on "
+            "the training patients of each fold, half of them for the weights and half for the architecture, anew for "
+            "each seed. "
+        )
     if losses:
         text += f"Losses: {named(losses, config['losses'], cited_by_loss)}. "
     if others := of_kind(ledger, "classical"):

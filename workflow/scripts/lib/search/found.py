@@ -29,10 +29,13 @@ def search_of(recipe: Mapping, cell: Cell) -> Cell | None:
     return name and Cell(cell.dataset, cell.condition, name, SUPERNET, KIND, cell.fold, cell.seed)
 
 
+def resolved(recipe: dict, cell: Cell) -> dict:
+    """The recipe as the cell's network is built: with the genotype of its own search, once that is found."""
+    return with_genotype(recipe, search_of(recipe, cell))
+
+
 def with_genotype(recipe: dict, search: Cell | None) -> dict:
-    """The recipe with the genotype that the search has found; the recipe itself before that, or without a search."""
-    file = search and search.folder / "training" / GENOTYPE
-    if not file or not file.exists():
-        return recipe
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return recipe | {"genotype": found["architecture"]["genotype"]}
+    """The recipe with the genotype that the search has found; the recipe itself where it has found none, or is None."""
+    file = search and search.folder / GENOTYPE
+    found = yaml.safe_load(file.read_text(encoding="utf-8")) if file and file.exists() else None
+    return recipe | {"genotype": found["architecture"]["genotype"]} if found else recipe

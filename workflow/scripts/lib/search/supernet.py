@@ -27,7 +27,7 @@ class Supernet(nn.Module):
     a row for every edge; rows of edges that are not of the kind are never used.
     Source: Weng 2019, official code; Liu, Simonyan, Yang, DARTS, ICLR 2019. Normalisation inside cells has no scale and
     no shift, the classifier is behind a dropout of 0.1. Ours: He weights.
-    Cite: weng2019
+    Cite: weng2019, liu2019
     """
 
     def __init__(

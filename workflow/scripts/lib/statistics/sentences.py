@@ -111,7 +111,7 @@ def _finding(row: dict, score: str) -> str:
 def budget_text(protocol: dict) -> str:
     """The training budget of a protocol in words; empty where it is not known."""
     if "iterations" in protocol:
-        return f"{protocol['iterations']} iterations of {protocol['batch']} patches"
+        return f"{protocol['iterations']} iterations of {protocol['batch']} patch{'es' * (protocol['batch'] != 1)}"
     unit = next((key for key in ("epochs", "minutes") if key in protocol), None)
     if unit is None:
         return ""

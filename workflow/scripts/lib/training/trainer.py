@@ -532,6 +532,7 @@ def write_results(training: Training, job: dict, origin: dict[str, str], output:
         "precision": protocol["precision"],
         "validation_dice": progress.dice,
         "scored": protocol["score"],
+        "search": job.get("search"),  # the folder of the search that found the architecture
         **origin,
     }
     with atomic(output) as folder:

@@ -10,7 +10,7 @@ import torch
 
 from lib.errors import BadInput
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
-from lib.interactive.finetuning import certainty_weights, label_step, network_step
+from lib.interactive.finetuning import certainty_weights, contradicted, label_step, network_step
 from lib.interactive.graph_cut import NEIGHBOURHOODS, edges_of
 from lib.interactive.instances import resized_scribbles
 from lib.interactive.networks import foreground_of, load_network, restored
@@ -99,8 +99,8 @@ class BIFSeg:
         if self.ablation == "weighted":
             self.geodesic_edges = edges_of(self.seen.within, NEIGHBOURHOODS[self.seen.within.ndim - 1][-1])
         self.probability = self.network.foreground(self.seen)
-        self.labels = self.initial_labels = self.probability > 0.5  # what the user sees; before any tuning
-        self.result = None  # of an unsupervised segmentation
+        self.labels = self.initial_labels = self.probability > 0.5  # those that the user saw last; before any tuning
+        self.untuned, self.unsupervised = restored(self.probability, self.seen.shape) > 0.5, None  # results
         if self.tunes:
             with torch.no_grad():
                 self.features = self.network.module.features(self.network.input(self.seen))
@@ -111,29 +111,26 @@ class BIFSeg:
         """scribbles uint8 (*S) to bool (*S), in which they hold. Raises BadInput for marks of another shape."""
         if scribbles.shape != self.seen.shape:
             raise BadInput(f"scribbles of shape {scribbles.shape} do not lie in the box of shape {self.seen.shape}")
-        if not self.supervised:
-            if self.result is None:
-                self.result = self._segmented(np.zeros_like(scribbles))
-            return self.result
-        if self.tunes and not scribbles.any():
-            return self._of_network()
-        return self._segmented(scribbles)
-
-    def _of_network(self) -> np.ndarray:
-        return restored(self.probability, self.seen.shape) > 0.5
+        if self.ablation == "network" or (self.supervised and self.tunes and not scribbles.any()):
+            return self.untuned
+        if self.supervised:
+            return self._segmented(scribbles)
+        if self.unsupervised is None:
+            self.unsupervised = self._segmented(np.zeros_like(scribbles))
+        return self.unsupervised
 
     def _segmented(self, scribbles: np.ndarray) -> np.ndarray:
-        if self.ablation == "network":
-            return self._of_network()
         chosen, shape = self.parameters, self.probability.shape
         marks = resized_scribbles(scribbles, shape)
-        initial = self.labels if self.initial == "previous" else self.initial_labels
+        weights = np.ones(shape, np.float32)
+        if self.ablation == "weighted":
+            initial = self.labels if self.initial == "previous" else self.initial_labels
+            silenced = contradicted(initial, marks, self.geodesic_edges, chosen["epsilon"])
         for _ in range(self.alternations if self.tunes else 0):
             self.labels = self._label_step(marks)
-            weights = np.ones(shape, np.float32)
             if self.ablation == "weighted":
-                about = {key: chosen[key] for key in ("t0", "t1", "epsilon", "omega")}
-                weights = certainty_weights(self.probability, initial, marks, self.geodesic_edges, **about)
+                about = chosen["t0"], chosen["t1"], chosen["omega"]
+                weights = certainty_weights(self.probability, silenced, marks, *about)
             network_step(self.classifier, self.features, self.labels, weights, self.steps, self.rate)
             with torch.no_grad():
                 self.probability = foreground_of(self.classifier(self.features))

@@ -7,7 +7,7 @@ import numpy as np
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
 from lib.interactive.graph_cut import minimum_cut
 from lib.interactive.instances import standardised
-from lib.interactive.seeded import edges_in_space
+from lib.interactive.seeded import border_of, edges_in_space
 from lib.registry import register
 
 FITTED = 20_000  # voxels of each side, at most, that a mixture is fitted to
@@ -38,9 +38,7 @@ class GrabCut:
 
     def segment(self, scribbles: np.ndarray) -> np.ndarray:
         known = scribbles.copy()
-        border = np.ones(scribbles.shape, bool)
-        border[tuple(slice(1, -1) if n > 2 else slice(None) for n in scribbles.shape)] = False
-        known[border & (known == 0)] = BACKGROUND
+        known[border_of(known.shape) & (known == 0)] = BACKGROUND
         if not (known == BACKGROUND).any() or (known == BACKGROUND).all():
             return known != BACKGROUND
         inside = known != BACKGROUND if self.last is None else np.where(known > 0, known == FOREGROUND, self.last)
