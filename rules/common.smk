@@ -22,7 +22,7 @@ from lib.interactive import experiment as interactive
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
-from lib.search.found import search_of
+from lib.search.found import search_of, with_genotype
 from lib.status import forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
@@ -125,9 +125,9 @@ def structures_of(*datasets):
     return list(dict.fromkeys(s for name in datasets for s in config["datasets"][name]["structures"]))
 
 
-def as_cell(wildcards):
+def as_cell(wildcards, seed=None):
     names = {k: getattr(wildcards, k) for k in ("dataset", "condition", "protocol", "architecture", "loss")}
-    return Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed))
+    return Cell(**names, fold=int(wildcards.fold), seed=int(wildcards.seed if seed is None else seed))
 
 
 def cell_of(wildcards):
@@ -204,6 +204,17 @@ def threads_for(seeds):
     return lambda wildcards: config["protocols"][wildcards.protocol]["threads"] * len(seeds)
 
 
+def genotypes_for(seeds):
+    """Input function: what the searches have found whose genotypes the cells' architecture takes; else nothing."""
+
+    def found(wildcards):
+        recipe = config["architectures"][wildcards.architecture]
+        cells = [as_cell(wildcards, None if seed == "{seed}" else seed) for seed in seeds]
+        return [f"{search.folder}/genotype.yaml" for cell in cells if (search := search_of(recipe, cell))]
+
+    return found
+
+
 def times_attempt(amount):
     return lambda wildcards, attempt: amount * attempt
 
@@ -226,8 +237,10 @@ def training_job(wildcards):
 
 def forecast_job(cell):
     """The job of a training that need not be run to be timed."""
-    return training_job(cell) | {
+    job = training_job(cell)
+    return job | {
         "cell": cell.columns(),
+        "model": with_genotype(job["model"], search_of(job["model"], cell)),
         "store": store_input(cell),
         "splits": f"results/data/{cell.dataset}/splits.json",
         "certificate": f"results/data/{cell.dataset}/certificate.json",

@@ -40,9 +40,3 @@ rule search:
         job=search_job,
     script:
         "../workflow/scripts/search.py"
-
-
-def genotype_input(wildcards):
-    """What the search has found whose genotype a cell's architecture takes; nothing for other architectures."""
-    search = search_of(config["architectures"][wildcards.architecture], as_cell(wildcards))
-    return f"{search.folder}/genotype.yaml" if search else []

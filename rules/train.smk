@@ -11,6 +11,7 @@ for name, seeds in bundles("train"):
             store=store_input,
             splits="results/data/{dataset}/splits.json",
             certificate="results/data/{dataset}/certificate.json",
+            genotypes=genotypes_for(seeds),
         output:
             of_seeds(seeds, f"results/cells/{TRAINED_CELL}/train.json"),
         log:
@@ -37,6 +38,7 @@ for name, seeds in bundles("predict"):
             name
         input:
             records=of_seeds(seeds, f"results/cells/{CELL}/train.json"),
+            genotypes=genotypes_for(seeds),
             store=store_input,
             splits="results/data/{dataset}/splits.json",
             index="results/data/{dataset}/cases.csv",

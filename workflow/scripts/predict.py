@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.cells import Cell
+from lib.search.found import search_of, with_genotype
 from lib.status import supervise_all, task_of
 
 if TYPE_CHECKING:
@@ -20,8 +22,11 @@ if __name__ == "__main__":
     inputs = [Path(given.store) / "store.json", given.splits, given.index]
     tasks = []
     for record, trained in zip(snakemake.output, given.records, strict=True):
-        training = {"training": str(Path(trained).with_name("training"))}
-        tasks.append(task_of(record, job | training, upstream=trained, inputs=[trained, *inputs]))
+        own = {
+            "model": with_genotype(job["model"], search_of(job["model"], Cell.at(Path(record).parent))),
+            "training": str(Path(trained).with_name("training")),
+        }
+        tasks.append(task_of(record, job | own, upstream=trained, inputs=[trained, *inputs]))
     supervise_all(
         "predict",
         "lib.inference.predict:predict_cell",

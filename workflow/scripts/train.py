@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.cells import Cell
+from lib.search.found import search_of, with_genotype
 from lib.status import supervise_all, task_of
 
 if TYPE_CHECKING:
@@ -22,8 +24,15 @@ if __name__ == "__main__":
     inputs = [Path(given.store) / "store.json", given.splits, given.certificate]
     tasks = []
     for record in snakemake.output:
-        events = Path("results/tensorboard") / Path(record).parent.relative_to("results/cells")
-        tasks.append(task_of(record, job | {"tensorboard": str(events)}, inputs=inputs))
+        folder = Path(record).parent
+        search = search_of(job["model"], Cell.at(folder))
+        own = {
+            "model": with_genotype(job["model"], search),
+            "search": search and str(search.folder),
+            "tensorboard": str("results/tensorboard" / folder.relative_to("results/cells")),
+        }
+        found = search and search.folder / "train.json"
+        tasks.append(task_of(record, job | own, upstream=found, inputs=inputs))
     supervise_all(
         "train",
         "lib.training:train_cell",
