@@ -291,10 +291,6 @@ def test_together_is_as_alone_also_when_one_is_killed(alone, tmp_path):
     for size in (3, 1, 2, 10):
         project.configure(TINY | {"seeds_per_job": size})
         assert project.planned(SCORES) == {}, size
-    alone.configure(TINY | {"seeds_per_job": 3})
-    assert alone.planned(SCORES) == {}
-    alone.configure(TINY)
-
     # One more seed in a job with finished ones.
     kept = {log: log.read_text() for log in (tmp_path / "results/logs").rglob("seed?.log")}
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "results/cells").rglob("weights.pt")}
@@ -304,3 +300,26 @@ def test_together_is_as_alone_also_when_one_is_killed(alone, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in made} == made
     assert len(weights(project)) == 7 and len(project.table("ledger.csv")) == 8
     assert project.planned(SCORES) == {}
+
+
+def state(project: Project) -> dict[Path, object]:
+    """All that was made of the cells: logs and tables by what they say, the rest by when it was written."""
+    results = project.folder / "results"
+    texts = {file: file.read_text() for kind in ("logs/*/**/seed?.log", "tiny/*.csv") for file in results.glob(kind)}
+    folders = ("training", "predictions")
+    return texts | {
+        file: file.stat().st_mtime_ns for file in results.glob("cells/**/*.*") if file.parent.name in folders
+    }
+
+
+@pytest.mark.slow
+def test_bundling_what_was_done_apart_does_nothing_again(alone):
+    """A prediction of one seed can be older than the training of another, by which Snakemake starts their job."""
+    kept = state(alone)
+    alone.configure(TINY | {"seeds_per_job": 3})
+    assert "train" not in alone.planned(SCORES)
+    alone.snakemake(SCORES)
+    assert state(alone) == kept and len(kept) > 40
+    assert alone.planned(SCORES) == {}
+    alone.configure(TINY)
+    assert alone.planned(SCORES) == {}
