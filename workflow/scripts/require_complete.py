@@ -1,4 +1,4 @@
-"""With `strict: true`: fail, after the report is there, when any cell, or session with a simulated user, failed or is missing."""
+"""With `strict: true`: fail, after the report is there, when any cell or interactive session failed or is missing."""
 
 from typing import TYPE_CHECKING
 
