@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from lib.interactive import FOREGROUND
@@ -29,13 +31,16 @@ class RandomWalker(Seeded):
         image, beta = np.moveaxis(self.image, 0, -1).astype(np.float64), self.beta
         if not image.any():  # constant; scikit-image divides by the spread
             image, beta = np.arange(image.size, dtype=float).reshape(image.shape), 0.0
-        labels = random_walker(
-            image,
-            scribbles.astype(np.int32),
-            beta=beta,
-            mode="bf" if scribbles.ndim == 2 else "cg_mg",
-            tol=1e-4,
-            channel_axis=-1,
-            spacing=np.divide(self.spacing, min(self.spacing)),
-        )
+        with warnings.catch_warnings():
+            # Conjugate gradients that stop short decide only where both labels are about as likely.
+            warnings.filterwarnings("ignore", message="The probability range|Conjugate gradient")
+            labels = random_walker(
+                image,
+                scribbles.astype(np.int32),
+                beta=beta,
+                mode="bf" if scribbles.ndim == 2 else "cg_mg",
+                tol=1e-4,
+                channel_axis=-1,
+                spacing=np.divide(self.spacing, min(self.spacing)),
+            )
         return labels == FOREGROUND
