@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from lib.models import CONTEXT, MODELS, build_model
+from lib.search.found import search_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -111,7 +112,8 @@ def yaml_of(default: str) -> str:
 
 
 def main() -> None:
-    recipes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["architectures"]
+    catalogue = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["architectures"]
+    recipes = {entry: recipe for entry, recipe in catalogue.items() if not search_name(recipe)}  # unknown until found
     before = PAGE.read_text().partition(BEGIN)[0]
     PAGE.write_text(before + BEGIN + table(recipes) + END + "\n" + descriptions())
 

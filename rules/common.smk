@@ -23,7 +23,7 @@ from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
 from lib.search.found import search_of, with_genotype
-from lib.status import forget_failure
+from lib.status import cell_state, forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
 segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
@@ -318,6 +318,101 @@ def few_shot_job(wildcards, script, module):
         "protocol": protocol_named(wildcards.protocol),
         "code": code(script, module, *few_shot.modules(settings), *loss_modules(loss)),
     }
+
+
+def instances_of(wildcards, settings):
+    """What of the experiment decides on the instances of a dataset."""
+    objects = interactive.objects_of(config, wildcards.dataset)
+    dataset = config["datasets"][wildcards.dataset]
+    channel = {
+        group: interactive.channel_number(dataset, objects["channels"].get(group)) for group in interactive.GROUPS
+    }
+    return {
+        "structures": dataset["structures"],
+        **{group: objects[group] for group in interactive.GROUPS},
+        "channel": channel,
+        **{key: settings[key] for key in ("margin", "slices_per_case", "min_size")},
+    }
+
+
+def box_network_job(wildcards):
+    settings = interactive.settings_of(config)
+    loss = loss_recipe(settings["network"]["loss"], config["losses"])
+    model = config["architectures"][wildcards.architecture]
+    protocol = protocol_named(settings["network"]["protocol"])
+    instances = instances_of(wildcards, settings)
+    return {
+        "cell": {
+            **{key: wildcards[key] for key in ("dataset", "condition", "architecture")},
+            "protocol": settings["network"]["protocol"],
+            "fold": int(wildcards.fold),
+            "seed": int(wildcards.seed),
+        },
+        "model": model,
+        "loss": loss,
+        "protocol": protocol,
+        "instances": {key: instances[key] for key in ("structures", "seen", "margin", "min_size")}
+        | {"channel": instances["channel"]["seen"], "size": protocol["patch"][0]},
+        "code": code(
+            "train_box_network", "lib.interactive.networks", *segcross.MODELS.modules(model), *loss_modules(loss)
+        ),
+    }
+
+
+def session_of(wildcards, kind):
+    return Cell(
+        wildcards.dataset,
+        wildcards.condition,
+        wildcards.experiment,
+        wildcards.interactive,
+        kind,
+        int(wildcards.fold),
+        int(wildcards.seed),
+    )
+
+
+def session_job(wildcards, kind=interactive.SESSION, **others):
+    settings = interactive.settings_of(config)
+    recipe = interactive.recipe_of(config, wildcards.interactive)
+    dataset = config["datasets"][wildcards.dataset]
+    return {
+        "cell": {
+            **{key: wildcards[key] for key in ("dataset", "condition")},
+            "protocol": interactive.protocol_of(config),
+            "method": wildcards.interactive,
+            "fold": int(wildcards.fold),
+            "seed": int(wildcards.seed),
+        },
+        "method": recipe,
+        **{key: settings[key] for key in ("robots", "marks", "interactions")},
+        "instances": instances_of(wildcards, settings),
+        "tolerance": {"mm": dataset["tolerance_mm"], "px": dataset["tolerance_px"]},
+        "code": code(
+            kind,
+            "lib.interactive.search" if kind == "search_interactive" else "lib.interactive.play_cell",
+            *interactive.METHODS.modules(recipe),
+        ),
+        **others,
+    }
+
+
+def network_input(wildcards, kind):
+    """Record and folder of the network that a session starts from."""
+    network = interactive.network_of(config, session_of(wildcards, kind))
+    return {"record": f"{network.folder}/train.json", "network": f"{network.folder}/training"} if network else {}
+
+
+def references_input(wildcards):
+    """The references on the grid of a session's store."""
+    folder, _, scope = store_input(wildcards).rpartition("store")
+    return f"{folder}references{scope}"
+
+
+def session_input(wildcards):
+    search = interactive.search_of(config, session_of(wildcards, interactive.SESSION))
+    return network_input(wildcards, interactive.SESSION) | (
+        {"search_record": f"{search.folder}/train.json", "search": f"{search.folder}/search"} if search else {}
+    )
 
 
 def report_config():

@@ -201,6 +201,7 @@ rule degrade:
 rule require_complete:
     input:
         ledger="results/{experiment}/ledger.csv",
+        sessions="results/{experiment}/interactive/ledger.csv" if "interactive" in config["experiment"] else [],
         report="results/{experiment}/report/index.html",
     output:
         complete=touch("results/{experiment}/complete"),

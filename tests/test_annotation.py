@@ -18,8 +18,9 @@ from tiny_store import tiny_store
 from lib.data.cases import read_index
 from lib.data.store import open_store
 from lib.errors import BadInput
+from lib.files import read_json, write_json
 from lib.interactive import BACKGROUND, FOREGROUND
-from lib.interactive.annotation import Annotation
+from lib.interactive.annotation import Annotation, View
 
 ROOT = Path(__file__).parents[1]
 CASE = "p0_a"
@@ -40,9 +41,17 @@ class Painter:
         return binary_dilation(scribbles == FOREGROUND, iterations=self.answers)
 
 
+def store_in(folder: Path, spatial_dims: int = 2, **shape):
+    tiny_store(folder, spatial_dims, **shape)
+    meta = read_json(folder / "store/store.json")
+    for entry in meta["cases"].values():
+        entry["geometry"]["unit"] = "mm"
+    write_json(folder / "store/store.json", meta)
+    return open_store(folder / "store")
+
+
 def opened(folder: Path, spatial_dims: int = 2, **options) -> Annotation:
-    tiny_store(folder, spatial_dims)
-    store = open_store(folder / "store")
+    store = store_in(folder, spatial_dims)
     source = next(case for case in read_index(folder / "index.csv") if case.case == CASE)
     return Annotation(store, CASE, source, ["ball", "box"], **options)
 
@@ -63,6 +72,21 @@ def test_the_method_sees_the_box_of_the_slice(work):
     assert set(zip(*np.nonzero(scribbled == FOREGROUND), strict=True)) == {(10, x) for x in range(12, 19)}
     assert (scribbled == BACKGROUND).sum() == 2 * (16 + 17) - 4, "the border of the box, as the robots' methods get it"
     assert work.shown(2)[9, 12:19].all() and not work.shown(3).any()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_clicked_is_what_is_there(turned):
+    """Each voxel's middle, and the picture itself: the voxel under the pointer has its colour."""
+    view = View((5, 7), (1.0, 2.5), turned)
+    colours = np.random.default_rng(0).integers(0, 255, (5, 7, 3))
+    rows = view.picture(colours)
+    width, height = view.size
+    assert (width, height) == ((200, 700) if turned else (700, 200)) and view.zoom == (40.0, 100.0)
+    for place in np.ndindex(5, 7):
+        x, y = view.shown(place)
+        assert view.place(x, y) == pytest.approx(place)
+        assert (rows[int(y * len(rows) / height), int(x * rows.shape[1] / width)] == colours[place]).all()
+    assert (rows[0, 0] == colours[0, -1 if turned else 0]).all(), "scans: the second axis points up"
 
 
 def test_undo_repeats_the_others_from_the_start(work):
@@ -137,8 +161,7 @@ def test_the_file_has_the_grid_and_the_values_of_the_case(tmp_path):
 
 
 def test_regions_may_share_voxels(tmp_path):
-    tiny_store(tmp_path)
-    store = open_store(tmp_path / "store")
+    store = store_in(tmp_path)
     store.meta["regions"] = [[1, 2], [2]]
     source = read_index(tmp_path / "index.csv")[0]
     work = Annotation(store, CASE, source, ["whole", "core"])
@@ -181,7 +204,7 @@ def page(tmp_path):
     pytest.importorskip("nicegui", reason="needs NiceGUI: pip install -r requirements.lock")
     if CHROMIUM is None:
         pytest.skip("needs a Chromium")
-    tiny_store(tmp_path, shape=(6, 80, 72))
+    store_in(tmp_path, shape=(6, 80, 72))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -231,7 +254,8 @@ def test_a_person_draws_a_box_and_a_scribble_and_saves(page, tmp_path):
 
     def place(row: float, column: float) -> tuple[float, float]:
         box = page.locator("img").first.bounding_box()
-        return box["x"] + (column + 0.5) / 72 * box["width"], box["y"] + (row + 0.5) / 80 * box["height"]
+        # a scan, so turned: the first axis to the right, the second upwards
+        return box["x"] + (row + 0.5) / 80 * box["width"], box["y"] + (71.5 - column) / 72 * box["height"]
 
     def drag(*places: tuple[float, float]) -> None:
         page.mouse.move(*place(*places[0]))

@@ -376,5 +376,10 @@ def test_a_fault_of_an_image_names_the_case():
         build({"name": "otsu", "levels": 3, "channel": 2}).fit([three_tissues(0)], 3, computed)
 
 
+def test_more_classes_than_levels_can_be_mapped_to_are_refused():
+    with pytest.raises(BadInput, match="levels: null means one per class, here 12; give a number"):
+        build({"name": "kmeans"}).fit([three_tissues(0)], 12, computed)
+
+
 def test_the_catalogue_has_every_method():
     assert CLASSICAL.available() == ["atlas", "coupled_tv", "gmm", "kmeans", "otsu"]

@@ -295,6 +295,17 @@ def test_bad_jobs_are_explained(tiny):
         train_network(box_job(tiny, "bad", instances={"channel": 3}))
 
 
+def test_best_needs_something_to_validate_on(tiny, tmp_path):
+    copied = tmp_path / "copy"
+    shutil.copytree(tiny, copied)
+    label = np.load(copied / "store/p3_a.label.npy")
+    label[label == 1] = 0
+    np.save(copied / "store/p3_a.label.npy", label)
+    with pytest.raises(BadInput, match="no validation patient of fold 0 has a seen structure; use score 'last'"):
+        train_network(box_job(copied, "best", score="best"))
+    assert train_network(box_job(copied, "last", iterations=2))["validation_dice"] is None
+
+
 def test_the_rate_halves():
     protocol = {"lr": 8.0, "iterations": 100, "warmup": 0, "schedule": "halving", "halve_every": 10}
     assert [learning_rate(protocol, i) for i in (0, 9, 10, 19, 20, 35)] == [8, 8, 4, 4, 2, 1]

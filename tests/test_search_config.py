@@ -20,7 +20,8 @@ EXPERIMENT = yaml.safe_load((ROOT / "config/experiments/nas_unet.yaml").read_tex
 
 
 def checked(**changes: dict) -> dict:
-    config = catalogue() | copy.deepcopy(EXPERIMENT)
+    config = catalogue() | {"experiment": copy.deepcopy(EXPERIMENT["experiment"])}
+    update_config(config, copy.deepcopy(EXPERIMENT))
     config["datasets"] = {"brain_cohort": config["datasets"]["brain_cohort"]}
     update_config(config, changes)
     try:

@@ -74,13 +74,9 @@ def test_all_methods_get_the_same_support_from_training_patients(project):
     assert {case for places in kfo.values() for case, _ in places} <= training
 
 
-def test_an_edited_entry_trains_its_cells_alone_and_faults_are_named(project):
+def test_an_edited_entry_trains_its_cells_alone(project):
     assert project.planned(*TARGETS) == {}
     entry = CONFIG["few_shot"]["kfo_2shot"]
     project.configure(CONFIG | {"few_shot": CONFIG["few_shot"] | {"kfo_2shot": entry | {"lr": 0.2}}})
     plan = project.planned(*TARGETS)
     assert (plan["train_few_shot"], plan["predict_few_shot"]) == (1, 1) and "train" not in plan
-    project.configure(CONFIG | {"few_shot": CONFIG["few_shot"] | {"kfo_2shot": entry | {"way": 2}}})
-    text = project.snakemake("--dry-run", *TARGETS, check=False).stdout
-    assert "config, few_shot: kfo_2shot, for dataset 'brain_cohort': way: 2" in text
-    project.configure(CONFIG)

@@ -1,4 +1,4 @@
-"""With `strict: true`: fail, after the report is there, when any cell failed or is missing."""
+"""With `strict: true`: fail, after the report is there, when any cell or interactive session failed or is missing."""
 
 from typing import TYPE_CHECKING
 
@@ -13,5 +13,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        if text := complaint(pd.read_csv(snakemake.input.ledger, keep_default_na=False)):
+        ledgers = [snakemake.input.ledger, *([sessions] if (sessions := snakemake.input.get("sessions")) else [])]
+        table = pd.concat([pd.read_csv(file, keep_default_na=False) for file in ledgers], ignore_index=True)
+        if text := complaint(table):
             raise BadInput(f"strict: {text}")

@@ -43,7 +43,7 @@ class CoupledTV(LevelMethod):
         self.weight = self.weights[0]
 
     def fit(self, training: Sequence[Subject], classes: int, remember: Remember) -> dict:
-        self.levels = self.levels or classes
+        self.set_levels(classes)
         found = []
         for weight in self.weights:
             self.weight = weight

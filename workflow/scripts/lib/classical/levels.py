@@ -37,10 +37,15 @@ class LevelMethod(ABC):
 
     def fit(self, training: Sequence[Subject], classes: int, remember: Remember) -> dict:
         """Learn the mapping with the highest mean Dice over training cases and structures."""
-        self.levels = self.levels or classes
+        self.set_levels(classes)
         counts = self.counts(training, classes, remember)
         self.mapping, dice = best_mapping(counts)
         return {"mapping": self.mapping.tolist(), "training_dice": dice}
+
+    def set_levels(self, classes: int) -> None:
+        self.levels = self.levels or classes
+        if self.levels > MOST_LEVELS:
+            raise BadInput(f"levels: null means one per class, here {classes}; give a number from 2 to {MOST_LEVELS}.")
 
     def segment(self, subject: Subject) -> np.ndarray:
         inside = where_inside(subject.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,46 @@ from lib.interactive import BACKGROUND, FOREGROUND, Crop, InteractiveMethod
 from lib.interactive.seeded import border_of
 
 Box = tuple[slice, ...]
+SHOWN = 700  # screen pixels, about, of a picture's longer side
+
+
+@dataclass(frozen=True)
+class View:
+    """How a slice is shown: voxels in proportion, and slices of scans (unit mm), whose axes point to the right, to the
+    front or up, turned so that front or top is above.
+
+    shape, spacing: of the slice, per stored axis.
+    """
+
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
+    turned: bool
+
+    @property
+    def zoom(self) -> tuple[float, float]:
+        """Screen pixels per voxel along both stored axes; whole numbers along the finer one."""
+        sides = np.divide(self.spacing, min(self.spacing))
+        return tuple(max(1, round(SHOWN / max(sides * self.shape))) * sides)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on the screen."""
+        along = [round(n * z) for n, z in zip(self.shape, self.zoom, strict=True)]
+        return tuple(along if self.turned else along[::-1])
+
+    def shown(self, place: tuple[float, float]) -> tuple[float, float]:
+        """Place (first, second stored index) to screen (x, y)."""
+        (i, j), (zi, zj) = place, self.zoom
+        return ((i + 0.5) * zi, (self.shape[1] - 0.5 - j) * zj) if self.turned else ((j + 0.5) * zj, (i + 0.5) * zi)
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Screen (x, y) to place, the inverse of `shown`."""
+        zi, zj = self.zoom
+        return (x / zi - 0.5, self.shape[1] - 0.5 - y / zj) if self.turned else (y / zi - 0.5, x / zj - 0.5)
+
+    def picture(self, colours: np.ndarray) -> np.ndarray:
+        """A slice (first axis, second axis, 3) as rows and columns of the screen, not enlarged yet."""
+        return np.rot90(colours) if self.turned else colours
 
 
 class Annotation:
@@ -32,6 +73,8 @@ class Annotation:
         self.structures, self.one_channel, self.channel = structures, one_channel, 0
         self.masks = np.zeros((len(structures), *self.image.shape[1:]), bool)
         self.flat = store.meta["spatial_dims"] == 2
+        entry = store.meta["cases"][case]
+        self.view = View(self.image.shape[2:], entry["spacing"][1:], entry["geometry"]["unit"] == "mm")
         self._accepted: list[np.ndarray] = []
         self.drop()
 

@@ -53,7 +53,7 @@ def train_network(job: dict) -> dict:
     instances: {"structures": the dataset's declaration, "seen": [names of structures], "channel": position of the
     one channel of the image to learn from, or None for all, "margin": 10, "size": 96 or None, "min_size": pixels}.
     Writes weights.pt, network.json, curve.csv and cost.json into job["output"].
-    Raises BadInput where no training patient has a seen structure, or the score is "best" and no validation patient.
+    Raises BadInput where no training patient has a seen structure, or no validation patient and the score is "best".
     """
     dims = open_store(job["store"]).meta["spatial_dims"]
     size = job["instances"]["size"]
@@ -87,6 +87,11 @@ def set_up(job: dict, device: torch.device) -> Training:
         raise BadInput(
             f"dataset {cell['dataset']}: no training patient of fold {cell['fold']} has one of "
             f"{', '.join(settings['seen'])} with {settings['min_size']} pixels or more; name other seen structures"
+        )
+    if protocol["score"] == "best" and not parts["validation"].instances:
+        raise BadInput(
+            f"protocol {cell['protocol']}: score 'best' needs validation objects, and no validation patient of fold "
+            f"{cell['fold']} has a seen structure; use score 'last'"
         )
     loss = build_loss(job["loss"], classes=2, spatial_dims=dims, image_channels=channels).to(device)
     return InstanceTraining(

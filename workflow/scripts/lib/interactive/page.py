@@ -49,7 +49,7 @@ class Page:
 
     def __init__(self, cases, open_case, methods, folder) -> None:
         self.open_case, self.methods, self.folder = open_case, methods, folder
-        self.points: list[tuple[float, float]] = []  # (y, x) of the drag in progress
+        self.points: list[tuple[float, float]] = []  # of the drag in progress
         self.work = open_case(next(iter(cases)))
         with ui.row().classes("items-center"):
             self.case = ui.select(cases, value=next(iter(cases)), label="Case", on_change=self._open).classes("w-56")
@@ -105,8 +105,8 @@ class Page:
         self.message.text = text
 
     async def _mouse(self, event) -> None:
-        """Follow a drag; its end is a box or a scribble."""
-        here = (event.image_y / self.zoom - 0.5, event.image_x / self.zoom - 0.5)
+        """Follow a drag; its end is a box or a scribble. Its points are places in the slice."""
+        here = self.work.view.place(event.image_x, event.image_y)
         if event.type == "mousedown":
             self.points = [here]
         elif event.type == "mousemove" and self.points and event.buttons:
@@ -158,11 +158,7 @@ class Page:
         ]
         for where, colour, strength in layers:
             colours[where] = (1 - strength) * colours[where] + strength * np.array(colour)
-        height, width = colours.shape[:2]
-        self.zoom = max(1, round(700 / max(height, width)))
-        picture = Image.fromarray(colours.astype(np.uint8)).resize(
-            (width * self.zoom, height * self.zoom), Image.NEAREST
-        )
+        picture = Image.fromarray(work.view.picture(colours).astype(np.uint8)).resize(work.view.size, Image.NEAREST)
         self.picture.set_source(picture)
         self.picture.content = self._trace()
 
@@ -175,15 +171,17 @@ class Page:
 
     def _trace(self) -> str:
         """SVG of the box and of the drag in progress."""
-        zoom, parts, corners = self.zoom, [], self.work.corners(self.at)
+        shown, parts, corners = self.work.view.shown, [], self.work.corners(self.at)
         if self.points and self.tool.value == "box":
-            corners = (*np.min(self.points, axis=0), *np.max(self.points, axis=0))
+            corners = (*self.points[0], *self.points[-1])
         elif self.points:
-            line = " ".join(f"{(x + 0.5) * zoom:.1f},{(y + 0.5) * zoom:.1f}" for y, x in self.points)
+            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(shown, self.points))
             colour = INSIDE if self.tool.value == "foreground" else OUTSIDE
-            parts.append(f'<polyline points="{line}" fill="none" stroke="rgb{colour}" stroke-width="{zoom}"/>')
+            parts.append(f'<polyline points="{line}" fill="none" stroke="rgb{colour}" stroke-width="4"/>')
         if corners:
-            y, x, bottom, right = ((value + 0.5) * zoom for value in corners)
+            (x, right), (y, bottom) = (
+                sorted(side) for side in zip(shown(corners[:2]), shown(corners[2:]), strict=True)
+            )
             parts.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{right - x:.1f}" height="{bottom - y:.1f}" '
                 f'fill="none" stroke="rgb{WORK}" stroke-width="2"/>'

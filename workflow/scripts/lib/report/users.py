@@ -76,7 +76,7 @@ def _place(place: tuple[str, str, str], first: pd.DataFrame, tables_by_name: dic
     curves, seconds = (style.at(tables_by_name[name], place) for name in ("curves", "seconds"))
     curves = curves[curves["robot"] == robot]
     points = {(r["method"], r["structure"], r["interactions"]): r for r in tables.records(curves)}
-    machine = seconds[seconds["robot"] == robot].set_index("method")["median"]
+    machine = seconds[seconds["robot"] == robot].set_index("method")
     budget = config["settings"]["interactions"]
     rows = []
     for (method, structure, metric), row in found.items():
@@ -91,6 +91,7 @@ def _place(place: tuple[str, str, str], first: pd.DataFrame, tables_by_name: dic
             }
             for group in GROUPS
         ]
-        rows.append(row | {"auc": row, "groups": groups, "seconds": machine.get(method)})
+        took = {"seconds": machine["median"].get(method), "box_seconds": machine["first"].get(method)}
+        rows.append(row | {"auc": row, "groups": groups} | took)
     rows.sort(key=lambda row: (row["rank"] is None, row["rank"], row["method"]))
     return {"title": style.situation_title(place), "rows": rows} | config["objects"][dataset]
