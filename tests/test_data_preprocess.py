@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from lib.data.cases import Case
 from lib.data.formats import Geometry, read_label
-from lib.data.preprocess import plan, preprocess_cases, restore
+from lib.data.preprocess import plan, preprocess_cases, restore, write_references
 from lib.data.store import IGNORE, open_store
 from lib.errors import BadInput
 
@@ -445,3 +445,17 @@ def test_any_geometry_comes_back(shape, orientation, spacing, targets, slices, c
         assert np.array_equal(np.bincount(back.ravel(), minlength=3)[1:], np.bincount(label.ravel(), minlength=3)[1:])
         values = rng.normal(size=(4, *planned["stored"])).astype(np.float32)
         assert np.array_equal(restore(values, planned), restore(one_hot(values.argmax(0), 4), planned))
+
+
+def test_references_lie_on_the_grid_of_the_store_and_no_noise_reaches_them(tmp_path):
+    image, labels = phantom((21, 18, 12), [2.0, 1.0, 3.0])
+    case = save_case(tmp_path, image, labels, affine_of("LPS", [2.0, 1.0, 3.0]))
+    settings = block({"spacing": [1.5, 1.5, None], "slices": "axial", "crop": "nonzero"})
+    clean = preprocess([case], tmp_path / "clean", settings)
+    noise = {"train_labels": {"kind": "structure_drop", "rate": 1.0}}
+    noisy = preprocess([case], tmp_path / "noisy", settings, noise)
+    for number, known in enumerate((clean, noisy)):
+        write_references([case], known, tmp_path / f"references{number}", settings)
+        reference = np.load(tmp_path / f"references{number}" / f"{case.case}.npy")
+        assert np.array_equal(reference, clean.label(case.case)) and reference.dtype == np.uint8
+    assert not np.array_equal(noisy.label(case.case), clean.label(case.case))

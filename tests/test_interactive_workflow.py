@@ -19,6 +19,7 @@ from test_report import Page, figure_files, render, tables  # noqa: F401 (fixtur
 from lib.config import add_claims, check_meaning
 from lib.errors import BadInput
 from lib.figures import style, users_curves, users_interactions, users_rounds
+from lib.files import write_json
 from lib.interactive import experiment, play_cell
 from lib.interactive import tables as users_tables
 from lib.report.users import build_users_page, users_section
@@ -180,6 +181,100 @@ def test_claims_are_judged_by_the_engine_of_the_grid(measured):
 def test_seconds_are_medians_of_answers_to_marks(measured):
     row = value(measured["seconds"], method="slow", robot="centre")
     assert row["first"] == pytest.approx(0.1) and row["median"] == pytest.approx(2.6)  # of 1.1, 2.1, 3.1, 4.1
+
+
+# sessions
+
+
+class Spy:
+    """A method that keeps what it is given and answers with the pixels above one half."""
+
+    needs_seeds = False
+
+    def __init__(self):
+        self.crops, self.scribbles = [], []
+
+    def begin(self, crop):
+        self.crops.append(crop)
+
+    def segment(self, scribbles):
+        self.scribbles.append(scribbles)
+        return self.crops[-1].image[0] > 0.5
+
+
+@pytest.fixture
+def sessions(tmp_path, monkeypatch):
+    """A function that plays a cell with a spy on two channels of two test cases; returns the spy and its rounds."""
+    label = np.zeros((3, 40, 30), np.uint8)
+    label[1, 10:30, 5:20] = 1  # core
+    label[1, 15:20, 20:25] = label[0, 5:15, 5:15] = 2  # around it; in slice 0 alone
+    image = np.stack([label == 1, label > 0]).astype(np.float32)
+    geometry = {"unit": "mm", "axes": [2, 0, 1]}
+    cases = {f"{p}_a": {"patient": p, "spacing": [5.0, 1.0, 1.0], "geometry": geometry} for p in ("p0", "p1", "p2")}
+    meta = {"spatial_dims": 2, "channels": 2, "classes": ["background", "core", "rim"], "regions": None, "cases": cases}
+    for folder in ("store", "references"):
+        (tmp_path / folder).mkdir()
+    write_json(tmp_path / "store/store.json", meta)
+    for case in cases:
+        np.save(tmp_path / f"store/{case}.image.npy", image)
+        np.save(tmp_path / f"references/{case}.npy", label)
+    fold = {"train": ["p2"], "validation": [], "test": ["p0", "p1"]}
+    splits = {"folds": [fold], "cases": {p: [f"{p}_a"] for p in ("p0", "p1", "p2")}}
+    write_json(tmp_path / "splits.json", splits)
+
+    def run(repeat=0, **instances):
+        spy = Spy()
+        monkeypatch.setattr(play_cell, "build_method", lambda recipe, network: spy)
+        job = {
+            "cell": {"dataset": "d", "condition": "clean", "protocol": "b", "method": "spy", "fold": 0, "seed": repeat},
+            "method": {"name": "spy"}, "chosen": None, "network": None, "robots": ROBOTS, "marks": "scribble",
+            "interactions": 2, "tolerance": {"mm": {"whole": 1, "core": 2}, "px": 3},
+            "instances": {
+                "structures": {"whole": [1, 2], "core": 1}, "seen": ["core"], "unseen": ["whole"],
+                "channel": {"seen": 0, "unseen": 1}, "margin": 4, "slices_per_case": 1, "min_size": 20,
+            } | instances,
+            "store": str(tmp_path / "store"), "references": str(tmp_path / "references"),
+            "splits": str(tmp_path / "splits.json"), "output": str(tmp_path / "session"), "threads": 1,
+        }  # fmt: skip
+        told = play_cell.play_cell(job)
+        return spy, style.read_table(tmp_path / "session/rounds.csv"), told
+
+    return run
+
+
+def test_a_session_plays_test_patients_on_the_channel_of_the_group(sessions):
+    spy, rounds, told = sessions()
+    assert list(rounds.columns) == play_cell.ROUNDS and told["instances"] == 4
+    assert set(rounds["case"]) == {"p0_a", "p1_a"} and set(rounds["robot"]) == set(ROBOTS)
+    # Each channel shows its structure as it is, so that the box alone is enough: one round, converged.
+    assert set(rounds["dice"]) == {1.0} and rounds["converged"].all() and set(rounds["interactions"]) == {0}
+    assert dict(rounds[["instance", "seen"]].drop_duplicates().to_numpy().tolist()) == {
+        "core@1": True,
+        "whole@1": False,
+    }
+    assert all(crop.image.shape[0] == 1 and crop.spacing == (1.0, 1.0) for crop in spy.crops)
+    assert all(20 <= crop.image.shape[1] <= 28 for crop in spy.crops), "the object, and at most the margin on each side"
+
+
+def test_a_method_is_given_nothing_but_the_image_in_the_box_and_marks(sessions):
+    spy, rounds, _ = sessions(channel={"seen": 1, "unseen": 0})  # so that answers are wrong, and marks are made
+    assert vars(spy).keys() == {"crops", "scribbles"} and all(set(vars(c)) == {"image", "spacing"} for c in spy.crops)
+    assert all(set(np.unique(crop.image)) <= {0, 1} for crop in spy.crops)
+    assert not spy.scribbles[0].any() and any(scribbles.any() for scribbles in spy.scribbles)
+    assert all(np.isin(scribbles, (0, 1, 2)).all() for scribbles in spy.scribbles)
+    assert rounds["scribbled_pixels"].max() > 0
+
+
+def test_boxes_are_those_of_the_repeat_whatever_the_method(sessions):
+    shapes = [[crop.image.shape for crop in sessions(repeat)[0].crops] for repeat in (0, 0, 1)]
+    assert shapes[0] == shapes[1] != shapes[2]
+    half = len(shapes[0]) // 2
+    assert shapes[0][:half] == shapes[0][half:], "both robots see the same boxes"
+
+
+def test_nothing_to_play_is_said(sessions):
+    with pytest.raises(BadInput, match="no test patient of fold 0 has one of core, whole"):
+        sessions(min_size=5000)
 
 
 # configuration

@@ -182,7 +182,7 @@ def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(clus
     memory, codes = ("--set-resources", "train:mem_mb=1100*attempt", "--", "claims"), []
     try:
         while len(codes) < 3 and 0 not in codes:
-            codes.append(start(project, *COMMAND, *memory, environment=cluster.environment).wait(900))
+            codes.append(start(project, *COMMAND, *memory, environment=cluster.environment).wait(3600))
     finally:
         end_all(project.folder)
     assert codes == [1, 0], (project.folder / "run.log").read_text()[

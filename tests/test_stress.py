@@ -94,7 +94,7 @@ def test_a_time_limit_on_slurm(tmp_path, record_property):
     profile.write_text(profile.read_text().replace("TERM@120", "TERM@10"))
     with Cluster(tmp_path / "slurm") as cluster:
         limit = ("--set-resources", "train:runtime=2", "--", "claims")
-        while start(project, *COMMAND, *limit, environment=cluster.environment).wait(1200):
+        while start(project, *COMMAND, *limit, environment=cluster.environment).wait(3600):
             commands += 1
             assert commands < 10, (project.folder / "run.log").read_text()[-3000:]
     assert_same_results(project, undisturbed)
