@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lib.cells import Cell
 from lib.errors import BadInput
-from lib.files import atomic
+from lib.files import atomic, write_json
+from lib.ledger import build_ledger
 from lib.models import build_model
 from lib.search.darts import recipe_text
 from lib.search.found import search_name, search_of, with_genotype
@@ -299,6 +300,18 @@ def test_a_cell_gets_the_genotype_of_its_own_search(in_tmp):
         file.write_text(recipe_text(genotype, {"found_by": {"search": "brief"}}))
     found = with_genotype(recipe, search)
     assert found == recipe | {"genotype": genotype} and build_model(found, 1, 2, 2)
+
+
+def test_the_ledger_has_the_cost_of_the_search(in_tmp):
+    cells = [Cell("d", "c", "p", name, "ce", 0, 0) for name in ("searched", "unet", "not_run")]
+    search = search_of({"genotype": {"search": "brief"}}, cells[0])
+    write_json(search.folder / "training/cost.json", {"wall_seconds": 90.5, "gpu_hours": 0.025, "energy_kwh": None})
+    for cell, found_by in ((cells[0], str(search.folder)), (cells[1], None)):
+        write_json(cell.folder / "training/cost.json", {"wall_seconds": 10.0, "search": found_by})
+    ledger = build_ledger(cells)
+    assert ledger["search_seconds"].tolist()[0] == 90.5 and ledger["search_gpu_hours"].tolist()[0] == 0.025
+    assert ledger.loc[1:, ["search_seconds", "search_gpu_hours", "search_energy_kwh"]].isna().all(axis=None)
+    assert ledger["wall_seconds"].tolist()[:2] == [10, 10]
 
 
 def test_kept_operations():

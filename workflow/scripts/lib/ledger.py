@@ -21,6 +21,8 @@ SHARED = ("gpu_hours", "energy_kwh")  # measured as of the whole GPU
 MADE_BY = ("side_by_side", "hardware", "software", "prediction", "scoring", "training_data")
 STATE = ("state", "stage", "reason", "message", "log", "attempts")
 CELL = ("dataset", "condition", "protocol", "method", "architecture", "loss", "fold", "seed")
+# Of the search that found the architecture; cells that differ in the loss alone share one.
+SEARCH = {"search_seconds": "wall_seconds", "search_gpu_hours": "gpu_hours", "search_energy_kwh": "energy_kwh"}
 
 
 def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -45,8 +47,14 @@ def build_ledger(cells: Iterable[Cell]) -> pd.DataFrame:
             "scoring": scored.get("identity"),
             "training_data": result.get("training_data"),  # of external methods
         }
-        rows.append(cell.columns() | {k: state[k] for k in STATE} | {k: cost.get(k) for k in COST} | made_by)
-    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, *MADE_BY])
+        known = {k: cost.get(k) for k in COST} | _search_cost(cost)
+        rows.append(cell.columns() | {k: state[k] for k in STATE} | known | made_by)
+    return pd.DataFrame(rows, columns=[*CELL, *STATE, *COST, *SEARCH, *MADE_BY])
+
+
+def _search_cost(cost: dict) -> dict:
+    search = _read(Path(cost["search"]) / "training" / "cost.json") if cost.get("search") else {}
+    return {column: search.get(key) for column, key in SEARCH.items()}
 
 
 def _read(path: Path) -> dict:
