@@ -1,36 +1,14 @@
 """A page on this computer on which a person segments with the interactive methods."""
 
-
-def annotated(key):
-    """The dataset or condition of the page: `--config dataset=…`, else the experiment's first."""
-    names = config["experiment"][f"{key}s"]
-    return config.get(key) or names[0]
-
-
-def methods_by_hand():
-    """The catalogue's methods, those of the experiment with the folder of the network that it trains for them."""
-    fold = config["experiment"]["folds"][0]
-    played = {
-        cell.architecture: cell
-        for cell in reversed(SESSIONS)
-        if (cell.dataset, cell.condition, cell.fold) == (annotated("dataset"), annotated("condition"), fold)
-    }
-    networks = {name: interactive.network_of(config, cell) for name, cell in played.items()}
-    return {
-        name: {
-            "recipe": interactive.recipe_of(config, name),
-            "network": f"{networks[name].folder}/training" if networks.get(name) else None,
-        }
-        for name in config["interactive"]
-    }
+BY_HAND = {key: config.get(key) or config["experiment"][f"{key}s"][0] for key in ("dataset", "condition")}
 
 
 # Without output: it serves whenever it is asked, until it is ended.
 rule annotate:
     input:
-        store=lambda wildcards: store_of(annotated("dataset"), annotated("condition"), config["experiment"]["folds"][0]),
-        cases=lambda wildcards: f"results/data/{annotated('dataset')}/cases.csv",
-        splits=lambda wildcards: f"results/data/{annotated('dataset')}/splits.json",
+        store=lambda wildcards: store_of(**BY_HAND, fold=config["experiment"]["folds"][0]),
+        cases=f"results/data/{BY_HAND['dataset']}/cases.csv",
+        splits=f"results/data/{BY_HAND['dataset']}/splits.json",
     log:
         "results/logs/annotate.log",
     retries: 0
@@ -42,11 +20,11 @@ rule annotate:
         mem_mb=4000,
         runtime=1440,
     params:
-        structures=lambda wildcards: list(config["datasets"][annotated("dataset")]["structures"]),
-        methods=lambda wildcards: methods_by_hand(),
-        one_channel=lambda wildcards: PLAYED and bool(interactive.objects_of(config, annotated("dataset"))["channels"]),
+        structures=lambda wildcards: list(config["datasets"][BY_HAND["dataset"]]["structures"]),
+        methods=lambda wildcards: interactive.by_hand(config, **BY_HAND),
+        one_channel=lambda wildcards: PLAYED and bool(interactive.objects_of(config, BY_HAND["dataset"])["channels"]),
         fold=config["experiment"]["folds"][0],
-        folder=lambda wildcards: f"results/annotations/{annotated('dataset')}",
+        folder=f"results/annotations/{BY_HAND['dataset']}",
         port=config["port"],
     script:
         "../workflow/scripts/annotate.py"

@@ -22,7 +22,7 @@ from lib.interactive import experiment as interactive
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
-from lib.search.found import search_of, with_genotype
+from lib.search.found import resolved, search_name, search_of
 from lib.status import cell_state, forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
@@ -237,10 +237,12 @@ def training_job(wildcards):
 
 def forecast_job(cell):
     """The job of a training that need not be run to be timed."""
-    job = training_job(cell)
-    return job | {
+    model = resolved(config["architectures"][cell.architecture], cell)
+    if search := search_name(model):  # until one is found, another genotype of its size
+        model = model | {"genotype": {"random": 0, "nodes": config["searches"][search]["nodes"]}}
+    return training_job(cell) | {
         "cell": cell.columns(),
-        "model": with_genotype(job["model"], search_of(job["model"], cell)),
+        "model": model,
         "store": store_input(cell),
         "splits": f"results/data/{cell.dataset}/splits.json",
         "certificate": f"results/data/{cell.dataset}/certificate.json",

@@ -14,7 +14,7 @@ def search_job(wildcards):
     }
 
 
-# The genotype apart, so that a search which finds the same once more trains nothing anew.
+# Trainings depend on the genotype, and not on the record, which says when and where it was found.
 rule search:
     input:
         store=store_input,

@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from annotate import buildable
 from tiny_store import tiny_store
 
 from lib.data.cases import read_index
@@ -21,6 +22,8 @@ from lib.errors import BadInput
 from lib.files import read_json, write_json
 from lib.interactive import BACKGROUND, FOREGROUND
 from lib.interactive.annotation import Annotation, View
+from lib.interactive.experiment import by_hand
+from lib.interactive.methods.growcut import GrowCut
 
 ROOT = Path(__file__).parents[1]
 CASE = "p0_a"
@@ -173,6 +176,35 @@ def test_regions_may_share_voxels(tmp_path):
     assert (work.masks[0] & work.masks[1]).any()
     values = np.asarray(nib.load(work.save(tmp_path / "out")).dataobj)
     assert (values == 20).sum() == work.masks[1].sum() and (values > 0).sum() == (work.masks[0] | work.masks[1]).sum()
+
+
+# --- which methods are offered
+
+
+def test_methods_are_offered_with_the_network_of_the_first_fold_and_repeat_once_it_is_there(tmp_path):
+    recipes = {"bifseg": {"name": "bifseg"}, "other": {"name": "bifseg"}, "growcut": {"name": "growcut"}}
+    block = {
+        "methods": ["bifseg", "growcut"],
+        "repeats": [4, 5],
+        "network": {"architecture": "pnet", "protocol": "boxes"},
+    }
+    experiment = {"name": "e", "datasets": ["d"], "conditions": ["clean"], "folds": [1, 2], "interactive": block}
+    offered = by_hand({"experiment": experiment, "interactive": recipes, "exclude": []}, "d", "clean")
+    network = offered["bifseg"]["network"]
+    assert network.endswith("/pnet/box_network/fold1/seed4/training")
+    assert offered["other"] == {"recipe": {"name": "bifseg"}, "network": None}, (
+        "in the catalogue, not in the experiment"
+    )
+    assert by_hand(
+        {"experiment": experiment | {"interactive": {}}, "interactive": recipes, "exclude": []}, "d", "clean"
+    )
+    assert list(buildable(offered)) == ["growcut"]
+    offered["bifseg"]["network"] = tmp_path / "training"
+    (tmp_path / "training").mkdir()
+    assert list(buildable(offered)) == ["growcut"], "training has not ended"
+    (tmp_path / "training/weights.pt").touch()
+    assert list(buildable(offered)) == ["bifseg", "growcut"]
+    assert isinstance(buildable(offered)["growcut"](), GrowCut)
 
 
 # --- the page, in a real browser

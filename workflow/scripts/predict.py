@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.cells import Cell
-from lib.search.found import search_of, with_genotype
+from lib.search.found import resolved
 from lib.status import supervise_all, task_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     tasks = []
     for record, trained in zip(snakemake.output, given.records, strict=True):
         own = {
-            "model": with_genotype(job["model"], search_of(job["model"], Cell.at(Path(record).parent))),
+            "model": resolved(job["model"], Cell.at(Path(record).parent)),
             "training": str(Path(trained).with_name("training")),
         }
         tasks.append(task_of(record, job | own, upstream=trained, inputs=[trained, *inputs]))

@@ -90,6 +90,20 @@ def search_of(config: dict, session: Cell) -> Cell | None:
     return next((s for s in searches(config) if (s.dataset, s.condition, s.architecture, s.fold) == here), None)
 
 
+def by_hand(config: dict, dataset: str, condition: str) -> dict[str, dict]:
+    """The catalogue's methods for a person: {name: {recipe, network: folder, or None}}.
+
+    The network is that of the experiment's first fold and repeat, for the methods that play in it.
+    """
+    offered = {name: {"recipe": recipe_of(config, name), "network": None} for name in config["interactive"]}
+    fold = config["experiment"]["folds"][0]
+    for session in sessions(config):
+        here = (session.dataset, session.condition, session.fold) == (dataset, condition, fold)
+        if here and session.seed == settings_of(config)["repeats"][0] and (network := network_of(config, session)):
+            offered[session.architecture]["network"] = str(network.folder / "training")
+    return offered
+
+
 def protocol_of(config: dict) -> str:
     """The protocol by which tables name the experiment: of the network, or where there is none, of the grid."""
     return settings_of(config).get("network", config["experiment"])["protocol"]
