@@ -235,6 +235,17 @@ def training_job(wildcards):
     }
 
 
+def search_job(wildcards):
+    """A search's own slice of the configuration."""
+    settings = config["searches"][wildcards.search]
+    loss = loss_recipe(settings["loss"], config["losses"])
+    return {
+        "settings": {key: settings[key] for key in sorted(settings.keys() - {"checkpoint_minutes"})},
+        "loss": loss,
+        "code": code("search", "lib.search.darts", *loss_modules(loss)),
+    }
+
+
 def forecast_job(cell):
     """The job of a training that need not be run to be timed."""
     model = resolved(config["architectures"][cell.architecture], cell)
