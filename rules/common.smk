@@ -174,9 +174,9 @@ def protocol_named(name):
 
 
 def bundles(stage):
-    """(name, seeds) of each rule that does a stage of trained cells: as many seeds in one job as share it.
+    """(name, seeds) of each rule that does a stage of trained cells, as many seeds in one job as share it.
 
-    With one each, there is one rule with the seed as a wildcard. A rule's params name no seed: how cells are bundled
+    With one each, there is one rule with the seed as a wildcard. A rule's params name no seed, for how cells are bundled
     must not look like a change of them.
     """
     seeds, size = sorted(config["experiment"]["seeds"]), config["seeds_per_job"]
@@ -232,6 +232,17 @@ def training_job(wildcards):
             *segcross.MODELS.modules(config["architectures"][wildcards.architecture]),
             *loss_modules(loss),
         ),
+    }
+
+
+def search_job(wildcards):
+    """A search's own slice of the configuration."""
+    settings = config["searches"][wildcards.search]
+    loss = loss_recipe(settings["loss"], config["losses"])
+    return {
+        "settings": {key: settings[key] for key in sorted(settings.keys() - {"checkpoint_minutes"})},
+        "loss": loss,
+        "code": code("search", "lib.search.darts", *loss_modules(loss)),
     }
 
 

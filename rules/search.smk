@@ -3,17 +3,6 @@
 FOUND = "results/cells/{dataset}/{condition}/{search}/nas_unet/search/fold{fold}/seed{seed}"
 
 
-def search_job(wildcards):
-    """A search's own slice of the configuration."""
-    settings = config["searches"][wildcards.search]
-    loss = loss_recipe(settings["loss"], config["losses"])
-    return {
-        "settings": {key: settings[key] for key in sorted(settings.keys() - {"checkpoint_minutes"})},
-        "loss": loss,
-        "code": code("search", "lib.search.darts", *loss_modules(loss)),
-    }
-
-
 # Trainings depend on the genotype, and not on the record, which says when and where it was found.
 rule search:
     input:

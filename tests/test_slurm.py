@@ -209,7 +209,7 @@ def test_memory_grows_with_the_attempts_and_a_method_that_diverges_is_a_row(clus
             assert limit in message or "exceeded memory limit" in message
     for loss, tries in {"hungry_alone": 1, "insatiable_alone": 3}.items():
         assert all(m.startswith("Slurm killed job") and "memory limit" in m for m in messages(loss)[:tries])
-    assert [len(messages(loss)) for loss in names] == [2, 2, 3, 3, 1] and ledger.loc["hungry", "attempts"] == 2
+    assert [len(messages(loss)) for loss in names] == [2, 2, 3, 3, 1]
     assert set(project.table("ranking.csv")["loss"]) >= {"ce", "hungry", "hungry_alone", "explosive"}
     record_property(
         "measured",

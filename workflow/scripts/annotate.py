@@ -41,6 +41,8 @@ if __name__ == "__main__":
         names = {case: f"{case} ({parts.get(case, 'in no part')})" for case in sorted(store.meta["cases"])}
         structures = list(params.structures)
         methods = buildable(params.methods)
+        for build in methods.values():  # now, so that no answer waits for imports and a faulty network is known
+            build()
         say(f"Open http://{HOST}:{params.port} in a browser. Methods: {', '.join(methods)}. Ctrl-C ends.")
         serve(
             names,

@@ -151,8 +151,8 @@ def looks(methods: list[str]) -> dict[str, dict]:
 
 
 def loss_of(method: str) -> str:
-    """The loss in a method's name; "external" where there is none."""
-    return method.partition("+")[2] or "external"
+    """The loss in a method's name; words for those that have none."""
+    return method.partition("+")[2] or "outside the grid"
 
 
 def overlays(structures: list[str]) -> dict[str, str]:

@@ -50,6 +50,7 @@ class Page:
     def __init__(self, cases, open_case, methods, folder) -> None:
         self.open_case, self.methods, self.folder = open_case, methods, folder
         self.points: list[tuple[float, float]] = []  # of the drag in progress
+        self.busy = False
         self.work = open_case(next(iter(cases)))
         with ui.row().classes("items-center"):
             self.case = ui.select(cases, value=next(iter(cases)), label="Case", on_change=self._open).classes("w-56")
@@ -107,7 +108,7 @@ class Page:
     async def _mouse(self, event) -> None:
         """Follow a drag; its end is a box or a scribble. Its points are places in the slice."""
         here = self.work.view.place(event.image_x, event.image_y)
-        if event.type == "mousedown":
+        if event.type == "mousedown" and not self.busy:
             self.points = [here]
         elif event.type == "mousemove" and self.points and event.buttons:
             self.points.append(here)
@@ -124,8 +125,11 @@ class Page:
                 await self._do(lambda: self.work.mark(at, points, tool == "foreground"))
 
     async def _do(self, action: Callable[[], None]) -> bool:
-        """Run an action beside the page, say how long it took or what is wrong, and draw."""
-        started = time.perf_counter()
+        """Run an action beside the page, say how long it took or what is wrong, and draw; one at a time."""
+        if self.busy:
+            return False
+        self.busy, started = True, time.perf_counter()
+        self._say("Working …")
         try:
             await run.io_bound(action)
             self._say(f"{time.perf_counter() - started:.2f} s. {HINTS[self.tool.value]}")
@@ -134,6 +138,7 @@ class Page:
             self._say(str(error))
             return False
         finally:
+            self.busy = False
             self._draw()
 
     async def _accept(self) -> None:
@@ -142,9 +147,11 @@ class Page:
             self._say(HINTS["box"])
 
     async def _save(self) -> None:
-        path = await run.io_bound(self.work.save, self.folder)
+        saved = []
+        if not await self._do(lambda: saved.append(self.work.save(self.folder))):
+            return
         rest = "" if self.work.box is None else " The object in work is not in it; press Next object first."
-        self._say(f"Saved {path}.{rest}")
+        self._say(f"Saved {saved[0]}.{rest}")
 
     def _draw(self) -> None:
         """The slice with accepted objects, the answer in work and the scribbles; the box as an overlay."""
