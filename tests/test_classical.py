@@ -370,10 +370,18 @@ def test_bad_recipes_are_refused_where_they_are_built(recipe, message):
 
 def test_a_fault_of_an_image_names_the_case():
     flat = subject("flat17", np.ones((2, 6, 6)), np.zeros((2, 6, 6), np.uint8))
-    with pytest.raises(BadInput, match=r"case 'flat17': levels: 2 are more than"):
+    with pytest.raises(BadInput, match=r"case 'flat17': the image has no two different"):
         build({"name": "otsu"}).fit([flat], 2, computed)
     with pytest.raises(BadInput, match=r"case 'case0': channel: 2 is not there; the image has 1"):
         build({"name": "otsu", "levels": 3, "channel": 2}).fit([three_tissues(0)], 3, computed)
+
+
+@pytest.mark.parametrize("name", ["otsu", "kmeans", "gmm", "coupled_tv"])
+def test_an_image_of_few_intensities_has_them_as_levels(name):
+    clear = three_tissues(0, noise=0)
+    method = build({"name": name, "levels": 4})
+    assert method.fit([clear], 3, computed)["mapping"][:2] == [2, 1]  # what surrounds them is outside
+    assert (method.segment(clear) == clear.label).all()
 
 
 def test_more_classes_than_levels_can_be_mapped_to_are_refused():

@@ -122,7 +122,7 @@ def test_an_interrupted_job_goes_on_where_it_was(tiny, monkeypatch):
 def test_a_fault_of_a_test_image_names_the_case(tiny):
     image = np.load(tiny / "store/p4_a.image.npy")
     np.save(tiny / "store/p4_a.image.npy", np.zeros_like(image))
-    with pytest.raises(BadInput, match=r"case 'p4_a': levels: 3 are more"):
+    with pytest.raises(BadInput, match=r"case 'p4_a': the image has no two different"):
         segment_cell(job_of(tiny, {"name": "otsu"}))
 
 
