@@ -281,6 +281,21 @@ def test_objects_at_the_border_of_one_pixel_all_of_the_box_and_none():
     assert wrong.dice == 0 and right.foreground is False and right.dice == 1
 
 
+def test_what_has_no_reference_is_neither_wrong_nor_marked_nor_scored():
+    ignored = np.zeros_like(DISK)
+    ignored[:6] = ignored[:, :3] = True
+    assert not (ignored & DISK).any()
+    painter = Painter()
+    painter.needs_seeds = True
+    play(painter, crop_of(DISK), DISK, Robot(), 3, 1.0, ignored=ignored)
+    assert all((marks[ignored] == 0).all() and (marks == BACKGROUND).any() for marks in painter.seen)
+    wrong, right = play(Full(), crop_of(DISK), DISK, Robot(), 1, 1.0, ignored=ignored)
+    want = score_case(~ignored, DISK, (1.0, 1.0), {"object": 1}, 1.0).set_index("metric")["value"]
+    assert wrong.dice == want["dice"] and right.foreground is False
+    spilt = play(Oracle(DISK | ignored), crop_of(DISK), DISK, Robot(), 5, 1.0, ignored=ignored)
+    assert spilt[-1].converged and spilt[-1].dice == 1
+
+
 class Full(Painter):
     """Everything, until something is background."""
 

@@ -16,11 +16,20 @@ import pandas as pd
 
 from lib.data.conditions import case_rng
 from lib.data.split import cases_of
-from lib.data.store import Store, open_store
+from lib.data.store import IGNORE, Store, open_store
 from lib.errors import BadInput
 from lib.files import atomic, read_json, write_json, write_table
 from lib.interactive import METHODS, Crop, InteractiveMethod
-from lib.interactive.instances import Instance, crop, grown, instances_of, jittered_box, members_of, of_instance
+from lib.interactive.instances import (
+    Instance,
+    binary_label,
+    crop,
+    grown,
+    instances_of,
+    jittered_box,
+    members_of,
+    of_instance,
+)
 from lib.interactive.robot import Robot
 from lib.interactive.session import Round, play
 
@@ -47,14 +56,20 @@ def play_cell(job: dict) -> dict:
     cases = cases_of(read_json(job["splits"]), job["cell"]["fold"], "test")
     labels = {case: np.load(Path(job["references"]) / f"{case}.npy") for case in cases}
     rows, pictures = [], []
-    objects = list(objects_of_cases(store, labels, "test", job))
-    for robot, (object_, crop_, mask, box) in product(job["robots"], objects):
+    sessions = list(product(job["robots"], objects_of_cases(store, labels, "test", job)))
+    for number, (robot, (object_, crop_, label, box)) in enumerate(sessions, start=1):
         watched = _Watched(method)
-        rounds = play_instance(watched, object_, crop_, mask, robot, store, job)
+        rounds = play_instance(watched, object_, crop_, label, robot, store, job)
         rows += rows_of(rounds, object_, robot, job)
+        last = rounds[-1]
+        print(
+            f"session {number}/{len(sessions)}  {robot} user, {object_.case}, {_name(object_)}: Dice "
+            f"{rounds[0].dice:.3f}, {last.dice:.3f} after {last.interactions} marks",
+            flush=True,
+        )
         first = job["robots"][0] == robot and object_.case in cases[:PICTURED_CASES]
         if first and not any((p["case"], p["structure"]) == (object_.case, object_.structure) for p in pictures):
-            pictures.append(_picture(watched, rounds, object_, mask, box, store, job))
+            pictures.append(_picture(watched, rounds, object_, label == 1, box, store, job))
     if not rows:
         known = ", ".join([*job["instances"]["seen"], *job["instances"]["unseen"]])
         raise BadInput(
@@ -98,7 +113,9 @@ class _Watched:
 def objects_of_cases(
     store: Store, labels: dict[str, np.ndarray], part: str, job: dict
 ) -> Iterator[tuple[Instance, Crop, np.ndarray, tuple[slice, ...]]]:
-    """Instances with their crop, their mask bool in it, and its box: the same for every method and every robot."""
+    """Instances with their crop, their label in it (1 inside, 0 outside, IGNORE) and its box: the same for every method
+    and every robot.
+    """
     settings, dims = job["instances"], store.meta["spatial_dims"]
     for group in ("seen", "unseen"):
         members = members_of(settings["structures"], settings[group])
@@ -115,19 +132,20 @@ def objects_of_cases(
                 here = of_instance(label, one)
                 rng = case_rng(job["cell"]["dataset"], case, f"box of {_name(one)}", job["cell"]["seed"])
                 box = jittered_box(one, here.shape, settings["margin"], rng)
-                mask = np.isin(here[box], members[one.structure])
-                yield one, crop(of_instance(image, one), box, entry["spacing"][-here.ndim :]), mask, box
+                inside = binary_label(here[box], members[one.structure])
+                yield one, crop(of_instance(image, one), box, entry["spacing"][-here.ndim :]), inside, box
 
 
 def play_instance(
-    method: InteractiveMethod, one: Instance, crop_: Crop, mask: np.ndarray, strategy: str, store: Store, job: dict
+    method: InteractiveMethod, one: Instance, crop_: Crop, label: np.ndarray, strategy: str, store: Store, job: dict
 ) -> list[Round]:
+    """One session; label: as `objects_of_cases` gives it."""
     rng = case_rng(job["cell"]["dataset"], one.case, f"{strategy} robot at {_name(one)}", job["cell"]["seed"])
     unit = store.meta["cases"][one.case]["geometry"]["unit"]
     tolerance = job["tolerance"][unit]
     tolerance = tolerance[one.structure] if isinstance(tolerance, dict) else tolerance
     robot = Robot(strategy, job["marks"], rng)
-    return play(method, crop_, mask, robot, job["interactions"], tolerance, unit)
+    return play(method, crop_, label == 1, robot, job["interactions"], tolerance, unit, label == IGNORE)
 
 
 def rows_of(rounds: list[Round], one: Instance, robot: str, job: dict) -> list[dict]:

@@ -53,7 +53,7 @@ def search_parameters(job: dict) -> dict:
         if not point.exists():
             write_json(point, parameters | _played(job | {"method": job["method"] | parameters}, store, objects))
         found.append(read_json(point))
-        print(f"{number + 1}/{len(grid)}  {found[-1]}", flush=True)
+        print(f"combination {number + 1}/{len(grid)}  {found[-1]}", flush=True)
     table = pd.DataFrame(found)
     best = grid[int(table["dice_auc"].argmax())]
     with atomic(job["output"]) as temporary:
@@ -68,8 +68,8 @@ def _played(job: dict, store, objects: list) -> dict[str, float]:
     """Means over patients: dice_auc, dice_N after N interactions, seconds_per_round."""
     method, robot = build_method(job["method"], job["network"]), job["robots"][0]
     rows = []
-    for one, crop, mask, _ in objects:
-        rows += rows_of(play_instance(method, one, crop, mask, robot, store, job), one, robot, job)
+    for one, crop, label, _ in objects:
+        rows += rows_of(play_instance(method, one, crop, label, robot, store, job), one, robot, job)
     measured = measure(pd.DataFrame(rows, columns=ROUNDS).drop(columns="slice"), job["interactions"])
     measured = measured.rename(columns={"auc": "dice_auc"})
     columns = ["dice_auc", *(c for c in measured if c.startswith("dice_") and c != "dice_auc"), "seconds_per_round"]

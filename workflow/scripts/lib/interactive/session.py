@@ -40,17 +40,20 @@ def play(
     interactions: int,
     tolerance: float,
     unit: str = "mm",
+    ignored: np.ndarray | None = None,
 ) -> list[Round]:
     """Let `robot` correct `method` at one instance until it is content, at most `interactions` times.
 
-    `reference`: bool (*S), the object inside the box. `tolerance`: of the NSD, in `unit`. A method that needs seeds has
-    segmented nothing in round 0, and its first interaction is the border of the box with one mark inside the object.
-    Rounds end with convergence; whoever reads them carries the last one forward. Raises ValueError where a method
-    returns no mask of the crop's shape.
+    `reference`: bool (*S), the object inside the box. `tolerance`: of the NSD, in `unit`. `ignored`: bool (*S), what
+    has no reference, where nothing is wrong, marked or scored. A method that needs seeds has segmented nothing in round
+    0, and its first interaction is the border of the box with one mark inside the object. Rounds end with convergence;
+    whoever reads them carries the last one forward. Raises ValueError where a method returns no mask of the crop's
+    shape.
     """
     image = crop.image.view()
     image.flags.writeable = False  # the next method gets the same
     scribbles = np.zeros(reference.shape, np.uint8)
+    known = np.ones(reference.shape, bool) if ignored is None else ~ignored
     started = time.perf_counter()
     method.begin(Crop(image, crop.spacing))
     prediction = np.zeros(reference.shape, bool) if method.needs_seeds else _segmented(method, scribbles)
@@ -59,15 +62,16 @@ def play(
     while True:
         seconds = time.perf_counter() - started
         seeding = method.needs_seeds and not rounds and reference.any()
-        converged = not seeding and robot.converged(prediction, reference)
-        scores = _scores(prediction, reference, crop.spacing, tolerance, unit)
+        judged = prediction & known
+        converged = not seeding and robot.converged(judged, reference)
+        scores = _scores(judged, reference, crop.spacing, tolerance, unit)
         rounds.append(Round(len(rounds), prediction, seconds, pixels, foreground, converged, **scores))
         if converged or len(rounds) > interactions:
             return rounds
-        marks = robot.seed(reference, crop.spacing) if seeding else robot.scribble(prediction, reference, crop.spacing)
+        marks = robot.seed(reference, crop.spacing) if seeding else robot.scribble(judged, reference, crop.spacing)
         pixels, foreground = np.count_nonzero(marks), bool(reference[marks > 0].all())
         if seeding:
-            scribbles = robot.border(reference)
+            scribbles = np.where(known, robot.border(reference), 0)
         scribbles = np.where(marks > 0, marks, scribbles)
         started = time.perf_counter()
         prediction = _segmented(method, scribbles)
