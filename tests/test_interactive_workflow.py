@@ -16,10 +16,11 @@ from project import COHORT, Project
 from snakemake.utils import validate
 from test_report import Page, figure_files, render, tables  # noqa: F401 (fixtures)
 
+from lib.cells import Cell
 from lib.config import add_claims, check_meaning
 from lib.errors import BadInput
 from lib.figures import style, users_curves, users_interactions, users_rounds
-from lib.files import write_json
+from lib.files import write_json, write_table
 from lib.interactive import experiment, play_cell
 from lib.interactive import tables as users_tables
 from lib.report.users import build_users_page, users_section
@@ -146,6 +147,25 @@ def test_a_diverged_network_counts_as_a_session_that_reaches_nothing_and_an_acci
     curves = users_tables.curve_table(played, instances, BUDGET, OBJECTS, policy)
     end = value(curves, method="slow", robot="centre", structure="seen", interactions=BUDGET)
     assert (end["n_seeds"], end["mean"]) == (seeds, pytest.approx(0.92 * 2 / 3 if seeds == 3 else 0.92))
+
+
+def test_a_repeat_in_which_every_session_failed_counts_too(rounds):
+    instances = users_tables.instance_table(
+        rounds[rounds["seed"] != 0], ledger_of(quick="diverged", slow="bad-input"), BUDGET
+    )
+    of_repeat = instances.groupby("seed")
+    assert set(of_repeat.get_group(0)["status"]) == {"failed"} and len(set(of_repeat.size())) == 1
+    assert not instances.duplicated(["method", "seed", "robot", "case", "instance"]).any()
+
+
+def test_rounds_are_those_of_sessions_that_ended_well(in_tmp):
+    cells = [Cell("hearts", "clean", "mine", "quick", "interactive", 0, seed) for seed in SEEDS]
+    for cell, state in zip(cells, ("ok", "failed", None), strict=True):
+        write_table(cell.folder / "session/rounds.csv", pd.DataFrame({"seed": [cell.seed]}))
+        if state:
+            write_json(cell.folder / "predict.json", {"state": state})
+    assert list(users_tables.gather_rounds(cells)["seed"]) == [0]
+    assert users_tables.gather_rounds(cells[1:]).empty
 
 
 def test_groups_are_what_the_dataset_declares(measured):

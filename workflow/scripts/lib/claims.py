@@ -10,7 +10,7 @@ from lib.registry import did_you_mean
 KINDS = ("superior", "noninferior", "equivalent", "interaction", "reaches", "cheaper")
 PROVENANCE = ("stated", "implied", "recalled")
 # As in lib.metrics, which takes a while to import. The first are those of predictions, the others those of sessions
-# with simulated users, at whose end Dice, NSD and HD95 are too.
+# with simulated users, which have Dice and NSD at their end too.
 OF_SESSIONS = {
     "dice_auc": 1,
     "interactions_to_0.85": -1,
@@ -18,7 +18,7 @@ OF_SESSIONS = {
     "interactions_to_0.95": -1,
 }
 DIRECTION = {"dice": 1, "iou": 1, "nsd": 1, "hd95": -1, "assd": -1} | OF_SESSIONS
-METRICS_OF_USERS = ("dice", "nsd", "hd95", *OF_SESSIONS)
+METRICS_OF_USERS = ("dice", "nsd", *OF_SESSIONS)
 PARTS = ("image", "train_labels", "train_patients")  # of a condition
 COSTS = {"parameters": "parameters", "flops": "FLOPs per patch", "peak_memory_mb": "MB of memory at the peak"}
 PUBLISHED = "published"  # the control of a claim that a method reaches a published number

@@ -101,11 +101,9 @@ def build_ledger(sessions: Iterable[Cell], others: Iterable[Cell], protocol: str
 
 
 def gather_rounds(sessions: Iterable[Cell]) -> pd.DataFrame:
-    """rounds.csv of all sessions that have one, below each other."""
-    tables = []
-    for cell in sessions:
-        if (path := cell.folder / "session/rounds.csv").exists():
-            tables.append(read_table(path))
+    """rounds.csv of all sessions that have ended well, below each other."""
+    ended = [cell.folder for cell in sessions if cell_state(cell.folder, ["predict"])["state"] == "ok"]
+    tables = [read_table(folder / "session/rounds.csv") for folder in ended]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -113,7 +111,8 @@ def instance_table(rounds: pd.DataFrame, ledger: pd.DataFrame, budget: int) -> p
     """One row per instance, robot, repeat and method: `measures.measure`, last_dice, last_nsd and status.
 
     A session that failed for a scientific reason counts as one that never reached anything, at the instances that
-    others played in its place; sessions that met an accident have no rows. status: scored or failed.
+    any method played in any repeat of its fold, as these depend on the reference alone; sessions that met an accident
+    have no rows. status: scored or failed.
     """
     table = measure(rounds, budget)
     for metric in ("dice", "nsd"):
@@ -123,12 +122,12 @@ def instance_table(rounds: pd.DataFrame, ledger: pd.DataFrame, budget: int) -> p
     failed = ledger[(ledger["kind"] == "session") & (ledger["state"] == "failed") & ledger["reason"].isin(SCIENTIFIC)]
     worst = {column: budget if column.startswith("noi_") else 0.0 for column in METRICS}
     worst |= {c: 0.0 for c in table if c.startswith("dice_")} | {c: True for c in table if c.startswith("failed_")}
-    known = table[[*PLACE, "slice"]].drop_duplicates(PLACE)
+    known = table[[*PLACE, "slice"]].drop(columns="seed").drop_duplicates()
     tables = [table]
     for row in failed.itertuples():
-        here = (known["dataset"] == row.dataset) & (known["condition"] == row.condition)
-        here &= (known["fold"] == row.fold) & (known["seed"] == row.seed)
-        tables.append(known[here].assign(method=row.method, status="failed", interactions=budget, **worst))
+        here = (known[["dataset", "condition", "fold"]] == [row.dataset, row.condition, row.fold]).all(axis=1)
+        about = {"seed": row.seed, "method": row.method, "status": "failed", "interactions": budget}
+        tables.append(known[here].assign(**about, **worst))
     return pd.concat([t for t in tables if len(t)], ignore_index=True)
 
 
