@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 
 from lib.config import Cell
+from lib.files import write_json
 from lib.ledger import build_ledger, complaint
-from lib.status import cell_state, forget_failure, supervise
+from lib.status import Task, _CellStage, cell_state, forget_failure, supervise
 
 CELL = Cell("hearts", "clean", "smoke", "unet", "ce", fold=0, seed=1)
 
@@ -145,6 +146,29 @@ def test_the_failure_of_the_stage_before_is_passed_on_and_nothing_runs(stage):
     assert "Not run: train failed" in Path("results/logs/predict.log").read_text()
 
 
+def test_a_deleted_result_of_the_stage_before_is_no_failure_of_the_method(stage, capsys):
+    made = CELL.folder / "predict.json"
+    write_json(made, {"stage": "predict", "state": "ok"})
+    job = {"predictions": str(CELL.folder / "predictions"), "output": "out"}
+
+    def evaluated() -> dict:
+        record = CELL.folder / "evaluate.json"
+        return supervise("evaluate", "endings:bad", job, record=record, log="e.log", attempts=1, upstream=made)
+
+    with pytest.raises(SystemExit, match=r"predictions is gone, though .*; delete .*predict\.json and run again"):
+        evaluated()
+    assert cell_state(CELL.folder, ["evaluate"])["attempts"] == 0, "no attempt, no record, no worst scores"
+    Path(job["predictions"]).mkdir()
+    assert evaluated()["reason"] == "bad-input"
+
+
+def test_a_full_disk_does_not_stop_the_supervisor_from_following(in_tmp):
+    cell = _CellStage("train", "", Task({}, CELL.folder / "train.json", "/dev/full"), 1)
+    cell.child = subprocess.Popen(["echo", "hello"], stdout=subprocess.PIPE, text=True)
+    cell.follow()
+    assert cell.child.returncode == 0
+
+
 def test_what_another_process_finished_is_not_done_again_if_it_is_all_there(stage, monkeypatch):
     def again(ending: str) -> dict:
         job = {"threads": 1, "output": "out"}
@@ -260,6 +284,19 @@ def test_an_interruption_is_never_a_failure(sleeping, number):
     known = cell_state(CELL.folder)
     assert (known["state"], known["reason"]) == ("missing", "timeout")
     assert not (CELL.folder / "train.json").exists()
+
+
+def test_who_waits_for_another_process_ends_when_asked_to(sleeping, in_tmp):
+    first, _ = sleeping
+    second = subprocess.Popen(first.args, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "waiting for it" in second.stderr.readline()
+        second.terminate()
+        second.wait(10)
+    finally:
+        second.kill()
+        second.wait()
+    assert first.poll() is None and cell_state(CELL.folder)["reason"] == "running"
 
 
 def test_a_killed_supervisor_takes_its_child_along_and_leaves_a_note(sleeping):

@@ -118,6 +118,10 @@ def test_only_what_is_new_or_has_changed_runs(job):
     assert [times_run(seed) for seed in range(3)] == [2, 3, 2]
     job([0, 1, 2], how={"0": "well"})
     assert [times_run(seed) for seed in range(3)] == [3, 4, 3]
+    job([0, 1, 2], how={"0": "well"}, threads=2, protocol={"checkpoint_minutes": 3})
+    assert [times_run(seed) for seed in range(3)] == [3, 4, 3], "as alone: these make no cell another one"
+    job([0, 1, 2], how={"0": "well"}, protocol={"lr": 3})
+    assert [times_run(seed) for seed in range(3)] == [4, 5, 4]
 
 
 def test_what_the_stages_after_made_goes_with_a_new_start_alone(job):

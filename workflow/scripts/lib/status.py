@@ -103,9 +103,13 @@ def supervise_all(
     the least taken. Returns the records; exits with a non-zero status after an accident or interruption of any cell.
     """
     cells = [_CellStage(stage, target, task, attempts) for task in tasks]
-    with ExitStack() as held, _requests_to_stop() as stop:
-        waiting = [cell for cell in cells if not cell.is_settled(held, together=len(cells) > 1)]
-        with one_gpu(gpus if waiting else 0) as (gpu, gpu_held):
+    if lost := [cell.lost for cell in cells if cell.lost]:
+        sys.exit("\n".join(lost))
+    with ExitStack() as held:
+        waiting = [
+            cell for cell in cells if not cell.is_settled(held, together=len(cells) > 1)
+        ]  # a signal ends it here
+        with _requests_to_stop() as stop, one_gpu(gpus if waiting else 0) as (gpu, gpu_held):
             while waiting and not stop.caught:
                 batch = [cell for cell in waiting if not cell.starved] or waiting[:1]
                 _side_by_side(batch, stop, mem_mb, gpu, gpu_held)
@@ -129,12 +133,23 @@ class _CellStage:
     def __init__(self, stage: str, target: str, task: Task, attempts: int):
         self.stage, self.target, self.job, self.attempts = stage, target, task.job, attempts
         self.record, self.log = Path(task.record), Path(task.log)
-        self.before = read_json(task.upstream) if task.upstream else {"state": "ok"}
+        self.upstream = Path(task.upstream) if task.upstream else None
+        self.before = read_json(self.upstream) if self.upstream else {"state": "ok"}
         self.notes = Path("results/attempts") / self.record.parent.relative_to("results/cells")
-        self.identity = value_hash({"target": target, "job": task.job})
+        self.identity = _identity(target, task.job)
         self.inputs = value_hash([file_sha256(path) for path in task.inputs])
         self.tries: list[dict] = []
         self.result: dict = {}
+
+    @property
+    def lost(self) -> str:
+        """What is wrong where somebody deleted the result of the stage before, which is no failure of the method."""
+        if not self.upstream or self.before["state"] != "ok":
+            return ""
+        output = self.upstream.with_name(OUTPUTS[self.upstream.stem])
+        if output.exists() or str(output) not in self.job.values():
+            return ""
+        return f"{output} is gone, though {self.upstream} says that it was made; delete {self.upstream} and run again"
 
     def is_settled(self, held: ExitStack, together: bool) -> bool:
         """Whether there is nothing to run. The cell is locked, until `held` ends, before its past is looked at."""
@@ -241,13 +256,14 @@ class _CellStage:
     def follow(self) -> None:
         """Copy what the child says to the log until it has ended, and a line now and then to the terminal."""
         shown = time.monotonic()
-        with self.log.open("a", buffering=1) as file:
-            for line in self.child.stdout:
-                with suppress(OSError):  # a full disk is the child's to report; its pipe must not clog
-                    file.write(line)
-                if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
-                    shown = time.monotonic()
-                    _say(f"{_title(self.notes)}: {line.rstrip()}")
+        file = self.log.open("ab", buffering=0)
+        for line in self.child.stdout:
+            with suppress(OSError):  # a full disk is the child's to report; its pipe must not clog
+                file.write(line.encode())
+            if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
+                shown = time.monotonic()
+                _say(f"{_title(self.notes)}: {line.rstrip()}")
+        file.close()
         self.child.wait()
 
     def end(self, stop: _Stop, memory: MemoryWatch, seconds: float, shared: float) -> None:
@@ -278,8 +294,10 @@ def _side_by_side(cells: list[_CellStage], stop: _Stop, mem_mb: int | None, gpu:
     stop.forward_to(children)
 
     def follow(cell: _CellStage) -> None:
-        cell.follow()
-        ended.put(cell)
+        try:
+            cell.follow()
+        finally:
+            ended.put(cell)
 
     with MemoryWatch(children, mem_mb) as memory:
         for cell in cells:
@@ -288,6 +306,12 @@ def _side_by_side(cells: list[_CellStage], stop: _Stop, mem_mb: int | None, gpu:
             cell, now = ended.get(), time.monotonic()
             shared, latest = shared + (now - latest) / running, now
             cell.end(stop, memory, now - started, shared)
+
+
+def _identity(target: str, job: dict) -> str:
+    """What a stage does to a cell. On how many threads, and when it saves, is no reason to do it again."""
+    protocol = {key: value for key, value in job.get("protocol", {}).items() if key != "checkpoint_minutes"}
+    return value_hash({"target": target, "job": job | {"protocol": protocol, "threads": None}})
 
 
 def _share(tries: list[dict]) -> float:
