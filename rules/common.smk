@@ -23,7 +23,7 @@ from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import loss_modules
 from lib.provenance import code_hash
 from lib.search.found import resolved, search_name, search_of
-from lib.status import cell_state, forget_failure
+from lib.status import forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
 segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
@@ -46,6 +46,10 @@ except BadInput as error:
 EXPERIMENT = config["experiment"]["name"]
 CELLS = segcross.cells(config)
 SEARCHES = segcross.searches(config)
+SESSIONS = interactive.sessions(config)
+NETWORKS = interactive.networks(config)
+PARAMETER_SEARCHES = interactive.searches(config)
+ALL_CELLS = [*SEARCHES, *CELLS, *NETWORKS, *PARAMETER_SEARCHES, *SESSIONS]
 CLAIMS = segcross.claims(config)
 SIMULATED, DOWNLOADED = (
     [name for name, dataset in config["datasets"].items() if keys & dataset["source"].keys()]
@@ -93,7 +97,7 @@ onstart:
 
 
 if config["retry_failed"] and workflow.is_main_process:
-    failed = [c for c in [*CELLS, *SEARCHES] if segcross.recorded_state(c) == "failed"]
+    failed = [c for c in ALL_CELLS if segcross.recorded_state(c) == "failed"]
     dry = workflow.output_settings.dryrun  # `workflow.dryrun` is not known yet
     print(f"retry_failed: {len(failed)} recorded failures {'would be ' if dry else ''}forgotten", file=sys.stderr)
     for cell in [] if dry else failed:
@@ -384,7 +388,7 @@ def session_of(wildcards, kind):
     )
 
 
-def session_job(wildcards, kind=interactive.SESSION, **others):
+def session_job(wildcards, script, module, **others):
     settings = interactive.settings_of(config)
     recipe = interactive.recipe_of(config, wildcards.interactive)
     dataset = config["datasets"][wildcards.dataset]
@@ -400,11 +404,7 @@ def session_job(wildcards, kind=interactive.SESSION, **others):
         **{key: settings[key] for key in ("robots", "marks", "interactions")},
         "instances": instances_of(wildcards, settings),
         "tolerance": {"mm": dataset["tolerance_mm"], "px": dataset["tolerance_px"]},
-        "code": code(
-            kind,
-            "lib.interactive.search" if kind == "search_interactive" else "lib.interactive.play_cell",
-            *interactive.METHODS.modules(recipe),
-        ),
+        "code": code(script, module, *interactive.METHODS.modules(recipe)),
         **others,
     }
 

@@ -42,6 +42,11 @@ rule forecast:
         experiment=EXPERIMENT,
         jobs=lambda wildcards: [forecast_job(cell) for cell in CELLS if cell.loss not in OUTSIDE_GRID],
         at_once=config["jobs_at_once"],
+        left_out={
+            "searches": len(SEARCHES) + len(PARAMETER_SEARCHES),
+            "networks on boxes": len(NETWORKS),
+            "cells of sessions with simulated users": len(SESSIONS),
+        },
     script:
         "../workflow/scripts/forecast.py"
 
@@ -60,7 +65,7 @@ rule progress:
         runtime=10,
     params:
         experiment=EXPERIMENT,
-        cells=lambda wildcards: [asdict(cell) for cell in CELLS],
+        cells=lambda wildcards: [asdict(cell) for cell in ALL_CELLS],
     script:
         "../workflow/scripts/progress.py"
 

@@ -1,9 +1,6 @@
 """Simulated users: networks trained on boxes, sessions of every method with every robot, their tables, figures, page."""
 
 PLAYED = bool(interactive.settings_of(config))
-SESSIONS = interactive.sessions(config)
-NETWORKS = interactive.networks(config)
-SEARCHES = interactive.searches(config)
 NETWORK, SESSION, SEARCH = (
     f"results/cells/{{dataset}}/{{condition}}/{{experiment}}/{{{name}}}/{kind}/fold{{fold}}/seed{{seed}}"
     for name, kind in zip(("architecture", "interactive", "interactive"), interactive.KINDS)
@@ -36,12 +33,6 @@ INTERACTIVE = [
 
 wildcard_constraints:
     interactive=one_of(config["interactive"]),
-
-
-if config["retry_failed"] and workflow.is_main_process and not workflow.output_settings.dryrun:
-    for ended in (*NETWORKS, *SEARCHES, *SESSIONS):
-        if cell_state(ended.folder, ["predict" if ended in SESSIONS else "train"])["state"] == "failed":
-            forget_failure(ended.folder)
 
 
 rule references:
@@ -117,6 +108,7 @@ rule search_interactive:
         job=lambda wildcards: session_job(
             wildcards,
             "search_interactive",
+            "lib.interactive.search",
             grid=interactive.settings_of(config)["search"][wildcards.interactive],
         ),
         network=lambda wildcards: network_input(wildcards, interactive.SEARCH),
@@ -145,7 +137,7 @@ rule play:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        job=lambda wildcards: session_job(wildcards, "play"),
+        job=lambda wildcards: session_job(wildcards, "play", "lib.interactive.play_cell"),
         network=session_input,
     script:
         "../workflow/scripts/play.py"
@@ -183,7 +175,7 @@ rule interactive_tables:
         runtime=30,
     params:
         sessions=[asdict(cell) for cell in SESSIONS],
-        others=[asdict(cell) for cell in (*NETWORKS, *SEARCHES)],
+        others=[asdict(cell) for cell in (*NETWORKS, *PARAMETER_SEARCHES)],
         protocol=interactive.protocol_of(config) if PLAYED else "",
         protocols={name: protocol_named(name) for name in ([interactive.protocol_of(config)] if PLAYED else [])},
         settings={key: interactive.settings_of(config).get(key) for key in ("interactions", "robots")},

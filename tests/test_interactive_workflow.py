@@ -379,6 +379,7 @@ ACDC = {"seen": ["left_ventricle"], "unseen": ["right_ventricle"], "left_out": [
         ({"network": {"architecture": "pnet", "protocol": "cpu"}}, {}, "protocols: cpu: batch: 8 cannot be.*batch: 1"),
         ({"network": {"architecture": "pnet", "protocol": "boxes_3d"}}, {"protocols__boxes_3d": {"iterations": 5, "batch": 1, "patch": [32, 32, 32]}}, "boxes_3d: patch: .*segmented in 2-D; give 2"),
         ({"network": {"architecture": "pnet", "protocol": "timed"}}, {"protocols__timed": {"minutes": 5, "batch": 1, "patch": [32, 32]}}, "timed: a network on boxes has no epochs or minutes"),
+        ({"network": BLOCK["network"] | {"seeds": [0, 1]}}, {}, r"network: seeds: \[0, 1\] for 3 repeats.*one seed for all repeats, or one for each"),
         ({"search": {"bifseg": {"sigmma": [1.0]}}}, {}, "search: bifseg: 'sigmma'.*Did you mean 'sigma'"),
         ({"claims": ["dbce_beats_ce"]}, {}, "dbce_beats_ce needs the method"),
         ({"claims": ["bifseg_beats_graph_cut"]}, {}, r"needs the method 'bifseg_graph_cut' \(control\), which does not play"),

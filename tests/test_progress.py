@@ -21,19 +21,33 @@ def end(of: Cell, seconds=60.0, **change) -> None:
         write_json(of.folder / f"{stage}.json", entry | {"stage": stage})
 
 
-def run(of: Cell, line: str):
-    """A cell whose training holds its lock, as the supervisor does."""
+def run(of: Cell, line: str, stage="train"):
+    """A cell whose stage holds its lock, as the supervisor does."""
     notes = Path("results/attempts") / of.folder.relative_to("results/cells")
     log = Path(f"results/logs/{of.seed}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"unet, on a GPU\n{line}\nsomething else\n")
     write_json(
-        notes / "train-1.json",
-        {"state": "failed", "reason": "killed", "stage": "train", "log": str(log), "attempts": 1},
+        notes / f"{stage}-1.json",
+        {"state": "failed", "reason": "killed", "stage": stage, "log": str(log), "attempts": 1},
     )
-    lock = (notes / "train.lock").open("w")
+    lock = (notes / f"{stage}.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
+
+
+def test_sessions_of_simulated_users_and_their_networks_end_with_one_record(in_tmp):
+    network = Cell("hearts", "clean", "mine", "pnet", "box_network", 0, 0)
+    sessions = [Cell("hearts", "clean", "mine", "bifseg", "interactive", 0, seed) for seed in range(3)]
+    end(network, 100.0)
+    end(sessions[0], 30.0)
+    assert network.stages == ("train",) and sessions[0].stages == ("predict",)
+    lock = run(sessions[1], "session 5/60  centre user", stage="predict")
+    text = progress([network, *sessions], "mine", NOW)
+    assert text.startswith("mine: 4 cells: 2 done, 0 failed, 1 running, 1 waiting\n")
+    assert "about 0:00:45 left" in text  # a session takes 30 s
+    assert "running: bifseg+interactive hearts clean fold 0 seed 1  session 5/60  centre user" in text
+    lock.close()
 
 
 def test_counts_and_the_end_at_the_present_speed(in_tmp):

@@ -18,3 +18,5 @@ if __name__ == "__main__":
         say(
             f"{describe(table, experiment, snakemake.params.at_once, snakemake.config['seeds_per_job'])}\nTable: {path}"
         )
+        if left_out := [f"{count} {what}" for what, count in snakemake.params.left_out.items() if count]:
+            say(f"Not in it either: {', '.join(left_out)}.")

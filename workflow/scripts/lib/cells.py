@@ -15,6 +15,9 @@ OUTSIDE_GRID = ("external", "classical", "few_shot")
 DETERMINISTIC = ("classical",)
 # Of these, the kinds that are trained here in a stage of its own, which leaves train.json and training/ as the grid's.
 TRAINED = ("few_shot",)
+# Cells that are no methods and leave one record, by what stands where a method has its loss: the searches of
+# lib.search.found, and the trainings, searches and sessions of lib.interactive.experiment.
+ONE_STAGE = {"search": "train", "box_network": "train", "interactive_search": "train", "interactive": "predict"}
 
 
 def method_of(architecture: str, loss: str) -> str:
@@ -41,6 +44,8 @@ class Cell:
     @property
     def stages(self) -> tuple[str, ...]:
         """Those that leave a record."""
+        if self.loss in ONE_STAGE:
+            return (ONE_STAGE[self.loss],)
         return STAGES[1:] if self.loss in OUTSIDE_GRID and self.loss not in TRAINED else STAGES
 
     @property

@@ -12,6 +12,7 @@ from lib.files import read_json
 from lib.status import cell_state
 
 SHOWN = 8  # cells named per state
+PROGRESS = ("iteration", "session", "combination")  # how lines of a log begin that say how far it is
 
 
 def progress(cells: Sequence[Cell], experiment: str, now: datetime) -> str:
@@ -64,7 +65,7 @@ def _last_line(log: str) -> str:
     path = Path(log)
     if not log or not path.is_file():
         return ""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.startswith("iteration")]
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.startswith(PROGRESS)]
     return lines[-1] if lines else "starting"
 
 

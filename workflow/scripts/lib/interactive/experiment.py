@@ -11,6 +11,9 @@ from lib.cells import Cell
 from lib.claims import METRICS_OF_USERS, checked, method_name
 from lib.errors import BadInput
 from lib.interactive import METHODS
+from lib.losses import needs_features
+from lib.losses.catalogue import loss_recipe
+from lib.losses.recipes import check_trainable
 from lib.registry import did_you_mean
 
 CONTEXT = ("network",)  # what the workflow supplies to constructors of methods; a recipe may not set it
@@ -72,7 +75,7 @@ def networks(config: dict) -> list[Cell]:
 def network_of(config: dict, session: Cell) -> Cell | None:
     """The training whose network a session uses; None for a method without one.
 
-    Repeat i uses the i-th of the network's seeds, from the start again where these are fewer.
+    Repeat i uses the i-th of the network's seeds, every repeat the same where there is one.
     """
     recipe = config["interactive"][session.architecture]
     if "network" not in METHODS.parameters(recipe["name"]):
@@ -167,12 +170,12 @@ def check(config: dict, models: Iterable) -> None:
             _known(entry["architecture"], models, f"{where}: architecture")
             if "network" not in METHODS.parameters(entry["name"]):
                 raise BadInput(f"{where}: architecture: '{entry['name']}' uses no network; remove the key.")
+    if taken := set(KINDS) & set(config["losses"]):
+        raise BadInput(f"config, losses: '{min(taken)}' is a folder of the interactive track; rename the loss.")
     settings, experiment = settings_of(config), config["experiment"]
     if not settings:
         return
     where = f"config, experiment '{experiment['name']}': interactive"
-    if taken := set(KINDS) & set(config["losses"]):
-        raise BadInput(f"config, losses: '{min(taken)}' is a folder of the interactive track; rename the loss.")
     for name in settings["methods"]:
         _known(name, config["interactive"], f"{where}: methods")
         if name in config["architectures"]:
@@ -217,6 +220,18 @@ def _check_network(config: dict, models: Iterable, where: str) -> None:
     _known(network["architecture"], models, f"{where}: network: architecture")
     _known(network["loss"], config["losses"], f"{where}: network: loss")
     _known(network["protocol"], config["protocols"], f"{where}: network: protocol")
+    if 1 < len(network.get("seeds", [])) < (repeats := len(settings["repeats"])):
+        raise BadInput(
+            f"{where}: network: seeds: {network['seeds']} for {repeats} repeats, so that some would share a training, as "
+            "if it were two; give one seed for all repeats, or one for each."
+        )
+    loss = loss_recipe(network["loss"], config["losses"])
+    try:
+        check_trainable(loss)
+    except BadInput as error:
+        raise BadInput(f"{where}: network: loss: {error}") from None
+    if needs_features(loss):
+        raise BadInput(f"{where}: network: loss: '{network['loss']}' looks at features of the network; choose another.")
     protocol = config["protocols"][network["protocol"]]
     at = f"config, protocols: {network['protocol']}"
     if "iterations" not in protocol:

@@ -83,9 +83,9 @@ def measured(
 def build_ledger(sessions: Iterable[Cell], others: Iterable[Cell], protocol: str) -> pd.DataFrame:
     """One row per session, then per training and search, whatever became of it; `kind` says which it is."""
     rows = []
-    for cells, kind, stage in ((sessions, "session", "predict"), (others, "", "train")):
+    for cells, kind in ((sessions, "session"), (others, "")):
         for cell in cells:
-            state = cell_state(cell.folder, [stage])
+            state = cell_state(cell.folder, cell.stages)
             used = state.get("result", {}).get("settings")
             rows.append(
                 cell.columns()
@@ -102,7 +102,7 @@ def build_ledger(sessions: Iterable[Cell], others: Iterable[Cell], protocol: str
 
 def gather_rounds(sessions: Iterable[Cell]) -> pd.DataFrame:
     """rounds.csv of all sessions that have ended well, below each other."""
-    ended = [cell.folder for cell in sessions if cell_state(cell.folder, ["predict"])["state"] == "ok"]
+    ended = [cell.folder for cell in sessions if cell_state(cell.folder, cell.stages)["state"] == "ok"]
     tables = [read_table(folder / "session/rounds.csv") for folder in ended]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
