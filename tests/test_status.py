@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 
 from lib.config import Cell
+from lib.errors import BadInput
 from lib.files import write_json
-from lib.ledger import build_ledger, complaint
+from lib.ledger import build_ledger, complaint, require_scores
 from lib.status import Task, _CellStage, cell_state, forget_failure, supervise
 
 CELL = Cell("hearts", "clean", "smoke", "unet", "ce", fold=0, seed=1)
@@ -160,6 +161,16 @@ def test_a_deleted_result_of_the_stage_before_is_no_failure_of_the_method(stage,
     assert cell_state(CELL.folder, ["evaluate"])["attempts"] == 0, "no attempt, no record, no worst scores"
     Path(job["predictions"]).mkdir()
     assert evaluated()["reason"] == "bad-input"
+
+
+def test_deleted_scores_are_missed(in_tmp):
+    write_json(CELL.folder / "evaluate.json", {"state": "failed"})
+    require_scores([CELL])  # where one failed, they are written last
+    write_json(CELL.folder / "evaluate.json", {"state": "ok"})
+    with pytest.raises(BadInput, match=r"scores.csv is gone, .*delete .*evaluate.json and run again"):
+        require_scores([CELL])
+    (CELL.folder / "scores.csv").touch()
+    require_scores([CELL])
 
 
 def test_a_full_disk_does_not_stop_the_supervisor_from_following(in_tmp):

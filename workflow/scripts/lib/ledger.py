@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.cells import Cell
+from lib.cells import OUTPUTS, Cell
+from lib.errors import BadInput
 from lib.evaluation import COLUMNS
 from lib.files import read_json
 from lib.status import STAGES, cell_state
@@ -59,6 +60,14 @@ def _search_cost(cost: dict) -> dict:
 
 def _read(path: Path) -> dict:
     return read_json(path) if path.exists() else {}
+
+
+def require_scores(cells: Iterable[Cell]) -> None:
+    """Raise BadInput for a cell whose scores somebody deleted: a mean over the others would not show it."""
+    for cell in cells:
+        record, scores = cell.folder / "evaluate.json", cell.folder / OUTPUTS["evaluate"]
+        if _read(record).get("state") == "ok" and not scores.exists():
+            raise BadInput(f"{scores} is gone, though {record} says that it was made; delete {record} and run again")
 
 
 def gather_scores(cells: Iterable[Cell]) -> pd.DataFrame:

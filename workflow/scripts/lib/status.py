@@ -106,9 +106,8 @@ def supervise_all(
     if lost := [cell.lost for cell in cells if cell.lost]:
         sys.exit("\n".join(lost))
     with ExitStack() as held:
-        waiting = [
-            cell for cell in cells if not cell.is_settled(held, together=len(cells) > 1)
-        ]  # a signal ends it here
+        # While there are no children to stop, a signal ends this process, also where it waits for a cell.
+        waiting = [cell for cell in cells if not cell.is_settled(held, together=len(cells) > 1)]
         with _requests_to_stop() as stop, one_gpu(gpus if waiting else 0) as (gpu, gpu_held):
             while waiting and not stop.caught:
                 batch = [cell for cell in waiting if not cell.starved] or waiting[:1]
