@@ -126,6 +126,25 @@ def test_three_methods_stand_for_themselves():
     assert wary_of_folds(own, a, b) is own
 
 
+def test_methods_in_which_nothing_is_random_tell_nothing_of_trainings():
+    """Else each of them would repeat what is known of the others, and three trained methods would pass for eight."""
+    values, fold = methods_of(np.random.default_rng(0), np.ones(8), folds=2)
+    values[3:] = values[3:, :1]
+    everyone = compare_pairs(values, np.arange(8), fold, 0.95)
+    assert everyone.p_moderated == pytest.approx(everyone.deciding.p_values())
+    values, fold = methods_of(np.random.default_rng(0), np.ones(8), folds=2)
+    values[5:] = values[5:, :1]
+    a, b = all_pairs(5)
+    trained = moderate(own := differences(values, a, b, fold), a, b)
+    every_a, every_b = all_pairs(8)
+    fixed = np.arange(8) >= 5
+    everyone = moderate(differences(values, every_a, every_b, fold), every_a, every_b, fixed)
+    among = ~fixed[every_a] & ~fixed[every_b]
+    assert everyone.training_df[among] == pytest.approx(trained.training_df)
+    assert everyone.training_variance[among] == pytest.approx(trained.training_variance)
+    assert (trained.training_df > own.training_df).all()
+
+
 def test_pairs_with_too_few_seeds_are_left_alone():
     values, fold = methods_of(np.random.default_rng(0), np.ones(6))
     values[0, 1:] = np.nan  # one training of the first method

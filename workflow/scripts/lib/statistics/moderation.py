@@ -38,13 +38,16 @@ def wary_of_folds(pairs: Means, a: np.ndarray, b: np.ndarray) -> Means:
     return replace(pairs, training_df=np.where(pairs.seeds_enough, df, pairs.training_df))
 
 
-def moderate(pairs: Means, a: np.ndarray, b: np.ndarray) -> Means:
+def moderate(pairs: Means, a: np.ndarray, b: np.ndarray, fixed: np.ndarray | None = None) -> Means:
     """The differences of methods `a` and `b` (K,) with moderated variances and degrees of freedom of trainings.
 
-    `pairs`: as `wary_of_folds` returns them. Unchanged with fewer than 4 methods; pairs with too few seeds, or that
-    differ in nothing, are left alone.
+    `pairs`: as `wary_of_folds` returns them. `fixed` (methods,): whose scores are the same for every seed. Their pairs
+    tell nothing new of trainings: with each of them, another method's variance would only come once more. Unchanged
+    with fewer than 4 others; pairs with too few seeds, or that differ in nothing, are left alone.
     """
     fit = _informative(pairs)
+    if fixed is not None:
+        fit = fit[~fixed[a[fit]] & ~fixed[b[fit]]]
     methods = np.unique([a[fit], b[fit]])
     without = [fit[(a[fit] != method) & (b[fit] != method)] for method in methods]
     if len(methods) < MIN_METHODS or min(map(len, without)) < 2:

@@ -85,7 +85,9 @@ def compare_pairs(values: np.ndarray, methods: np.ndarray, folds: np.ndarray, le
     p = deciding.p_values()
     p_holm = holm(p)
     separated = (p_holm <= 1 - level) & own.seeds_enough
-    return Pairs(a, b, own, deciding, p, p_holm, separated, moderate(deciding, a, b).p_values())
+    first = values[:, :1]
+    fixed = ((values == first) | np.isnan(values) & np.isnan(first)).all((1, 2))
+    return Pairs(a, b, own, deciding, p, p_holm, separated, moderate(deciding, a, b, fixed).p_values())
 
 
 def top_group(pairs: Pairs, ranks: np.ndarray, direction: int, level: float) -> np.ndarray:
