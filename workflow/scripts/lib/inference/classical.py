@@ -35,7 +35,7 @@ def segment_cell(job: dict) -> dict:
     values = np.array(store.meta["values"])
     what = {key: job[key] for key in ("cell", "classical", "code")}
     data = {case: store.meta["cases"][case]["sha256"] for names in parts.values() for case in names}
-    kept = Path(job["checkpoints"]) / value_hash([what, store.meta["condition_settings"], data])
+    kept = Path(job["checkpoints"]) / value_hash([what, store.meta["condition_settings"], parts, data])
 
     started = time.monotonic()
     with atomic(job["output"]) as output:
