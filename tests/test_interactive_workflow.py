@@ -144,7 +144,7 @@ def test_a_diverged_network_counts_as_a_session_that_reaches_nothing_and_an_acci
     of_seed = part.scores[part.metrics.index("dice"), part.structures.index("seen"), part.index("slow")].mean(axis=1)
     assert np.isnan(of_seed).sum() == 3 - seeds
     np.testing.assert_allclose(np.nan_to_num(of_seed), [0, 0.92, 0.92])
-    curves = users_tables.curve_table(played, instances, BUDGET, OBJECTS, policy)
+    curves = users_tables.curve_table(played, instances, BUDGET, ["centre"], OBJECTS, policy)
     end = value(curves, method="slow", robot="centre", structure="seen", interactions=BUDGET)
     assert (end["n_seeds"], end["mean"]) == (seeds, pytest.approx(0.92 * 2 / 3 if seeds == 3 else 0.92))
 
@@ -371,6 +371,7 @@ ACDC = {"seen": ["left_ventricle"], "unseen": ["right_ventricle"], "left_out": [
         ({"unseen": ["csf"]}, {}, "structure 'gray_matter' of dataset 'brain_cohort' is neither seen nor unseen; add it"),
         ({"seen": ["white_matter", "csf"]}, {}, "'csf' is in seen and in unseen; keep it in one of them"),
         ({"seen": []}, {}, "seen: names no structure of dataset 'brain_cohort'"),
+        ({"unseen": ["csf", "gray_matter"]}, {"datasets__brain_cohort__structures": {"csf": 1, "gray_matter": 2, "seen": 3}}, "is called 'seen', which means the mean"),
         ({"unseen": ["grey_matter", "csf"]}, {}, "'grey_matter' is no structure.*Did you mean 'gray_matter'"),
         ({}, {"experiment__datasets": ["brain_cohort", "acdc"]}, "'white_matter' is no structure of dataset 'acdc'.*under interactive: datasets"),
         ({"channels": {"seen": "t1c", "unseen": 0}}, {}, "channels: seen: .*have no names.*instead of 't1c' give the position"),
@@ -515,6 +516,15 @@ def test_the_page_says_what_was_measured_and_what_was_not(told, tmp_path):
     assert "1 failed" in page.text and "the loss is <nan>" in page.text
     assert "reproduced" in page.text and "fewer marks" in page.text
     assert page.text.count("Wilcoxon") >= 1
+
+
+def test_the_page_says_where_all_repeats_share_one_training(told, tmp_path):
+    found, config = told
+    network = {"architecture": "pnet", "protocol": "boxes"}
+    for seeds, said in (({}, False), ({"seeds": [7]}, True), ({"seeds": [7, 8, 9]}, False)):
+        about = config | {"settings": config["settings"] | {"network": network | seeds}}
+        page = Page(build_users_page("demo", found, [], about, tmp_path))
+        assert ("All repeats share one training" in page.text) is said
 
 
 @pytest.mark.slow

@@ -222,8 +222,8 @@ def _check_network(config: dict, models: Iterable, where: str) -> None:
     _known(network["protocol"], config["protocols"], f"{where}: network: protocol")
     if 1 < len(network.get("seeds", [])) < (repeats := len(settings["repeats"])):
         raise BadInput(
-            f"{where}: network: seeds: {network['seeds']} for {repeats} repeats, so that some would share a training, as "
-            "if it were two; give one seed for all repeats, or one for each."
+            f"{where}: network: seeds: {network['seeds']} for {repeats} repeats would count one training as if it were "
+            "two; give one seed for all repeats, or one for each."
         )
     loss = loss_recipe(network["loss"], config["losses"])
     try:
@@ -255,6 +255,11 @@ def _check_objects(config: dict, dataset: str, where: str) -> None:
     structures, objects = of_dataset["structures"], objects_of(config, dataset)
     here = f"{where}: datasets: {dataset}" if dataset in settings_of(config)["datasets"] else where
     owner: dict[str, str] = {}
+    if taken := set(GROUPS) & set(structures):
+        raise BadInput(
+            f"{here}: a structure of dataset '{dataset}' is called '{min(taken)}', which means the mean over these "
+            "structures here; rename it."
+        )
     for key in (*GROUPS, "left_out"):
         for name in objects[key]:
             if name not in structures:

@@ -75,7 +75,7 @@ def measured(
         "scores": scores,
         "interactions": interactions,
         "comparisons": comparisons,
-        "curves": curve_table(rounds, instances, budget, objects, failed),
+        "curves": curve_table(rounds, instances, budget, robots, objects, failed),
         "seconds": seconds_table(rounds),
     }
 
@@ -209,7 +209,12 @@ def _failure_rates(instances: pd.DataFrame, objects: dict[str, dict]) -> pd.Data
 
 
 def curve_table(
-    rounds: pd.DataFrame, instances: pd.DataFrame, budget: int, objects: dict[str, dict], failed: str
+    rounds: pd.DataFrame,
+    instances: pd.DataFrame,
+    budget: int,
+    robots: list[str],
+    objects: dict[str, dict],
+    failed: str,
 ) -> pd.DataFrame:
     """Mean Dice with its 95 % interval after 0, 1, …, `budget` interactions; the last value of a session holds on."""
     dice = curves(rounds, budget).reset_index().assign(status="scored")
@@ -222,7 +227,7 @@ def curve_table(
         scores = means[keys].assign(
             metric="dice", value=means[made], architecture=means["method"], loss="interactive", unit=""
         )
-        for robot in scores["robot"].unique():
+        for robot in robots:
             for part in parts_of(scores[[*COLUMNS, "robot"]], robot, objects, failed):
                 rows += _means(part, {"robot": robot, "interactions": made})
     return pd.DataFrame(rows, columns=CURVES)

@@ -39,6 +39,7 @@ def users_section(
         "seeds": int(interactions["n_seeds"].max()) if len(interactions) else 0,
         "instances": len(objects),
         "network": network and f"{network['architecture']}, protocol {network['protocol']}",
+        "one_training": len((network or {}).get("seeds", [])) == 1 < len(settings["repeats"]),
         "states": {"all": len(ledger)} | {s: int((ledger["state"] == s).sum()) for s in ("ok", "failed", "missing")},
         "troubles": tables.records(ledger[ledger["state"] != "ok"]),
         "searches": tables.records(ledger[ledger["kind"] == "search"]),
