@@ -26,14 +26,16 @@ def evaluate_cell(job: dict) -> dict:
 
     `job`: cell (columns that name it), index (CSV), splits (JSON), predictions (folder), structures, palette, ignore,
     tolerance {"mm", "px"} (a number, or one per structure), lesions (where they are counted), output (CSV). Where
-    probabilities lie beside a prediction, the table has rows of calibration too. Raises BadInput when a prediction is
-    missing or has another shape than its reference.
+    probabilities lie beside a prediction, the table has rows of calibration too. Raises BadInput when a prediction has
+    another shape than its reference, FileNotFoundError when there is none: somebody deleted it, which is no result.
     """
     tables, cases, folder = [], 0, Path(job["predictions"])
     for case, patient, reference, geometry in _references(job):
         file = folder / f"{case.case}{label_suffix(next(iter(case.images.values())))}"
         if not file.exists():
-            raise BadInput(f"{file} is missing; the prediction of every test case is needed")
+            raise FileNotFoundError(
+                f"{file} is gone, but every test case is scored: delete the predict.json of its cell and run again"
+            )
         prediction, _ = read_label(file)
         if prediction.shape != reference.shape:
             label = next(iter(case.labels.values()), f"the reference of {case.case}")
