@@ -266,7 +266,7 @@ def test_predictions_that_are_not_there_or_do_not_fit(tmp_path, two_pictures):
     with pytest.raises(BadInput, match=r"predictions/b.png has shape \(20, 29, 1\), but .*b_m.png has \(20, 30, 1\)"):
         evaluate_cell(task)
     (tmp_path / "predictions" / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"predictions/a.png is gone; .*: delete the predict.json of its cell"):
+    with pytest.raises(FileNotFoundError, match=r"predictions/a.png is gone, .*: delete the predict.json of its cell"):
         evaluate_cell(task)
     assert not task["output"].exists()
 
