@@ -337,7 +337,7 @@ def test_weights_pixel_by_pixel():
     marks[2, 3:6], marks[9, 9] = FOREGROUND, BACKGROUND
     silenced = contradicted(initial, marks, edges_of(image, 8), epsilon=0.5)
     found = certainty_weights(p, silenced, marks, t0=0.3, t1=0.6, omega=7)
-    distance = {mark: geodesic_distance(image, marks == mark) for mark in (FOREGROUND, BACKGROUND)}
+    distance = {mark: geodesic_distance(edges_of(image, 8), marks == mark) for mark in (FOREGROUND, BACKGROUND)}
     kinds = set()
     for i in np.ndindex(12, 12):
         against = (distance[FOREGROUND][i] < 0.5 and not initial[i]) or (distance[BACKGROUND][i] < 0.5 and initial[i])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.interactive import BACKGROUND, FOREGROUND
-from lib.interactive.geodesic import distances
+from lib.interactive.geodesic import geodesic_distance
 from lib.interactive.graph_cut import Edges, minimum_cut
 from lib.losses.cross_entropy import cross_entropy_map
 
@@ -36,7 +36,7 @@ def label_step(
 def contradicted(initial: np.ndarray, scribbles: np.ndarray, edges: Edges, epsilon: float) -> np.ndarray:
     """Where the scribbles (*S) contradict the `initial` labels (*S) bool: within a geodesic distance of epsilon, over
     `edges`, to a scribble of the other class. bool (*S)."""
-    near = {mark: distances(edges, scribbles == mark, epsilon) < epsilon for mark in (BACKGROUND, FOREGROUND)}
+    near = {mark: geodesic_distance(edges, scribbles == mark, epsilon) < epsilon for mark in (BACKGROUND, FOREGROUND)}
     return (near[FOREGROUND] & ~initial) | (near[BACKGROUND] & initial)
 
 

@@ -10,23 +10,17 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
-from lib.interactive.graph_cut import NEIGHBOURHOODS, Edges, edges_of
+from lib.interactive.graph_cut import Edges
 
 STEP = 1e-8  # added to each step, because SciPy takes a weight of 0 for a missing edge
 
 
-def geodesic_distance(image: np.ndarray, seeds: np.ndarray, limit: float = np.inf) -> np.ndarray:
-    """Distance (*S) float64 of each pixel of an image (C, *S) to the nearest of `seeds` (*S) bool.
+def geodesic_distance(edges: Edges, seeds: np.ndarray, limit: float = np.inf) -> np.ndarray:
+    """Distance (*S) float64 of each pixel to the nearest of `seeds` (*S) bool, along `edges` of the image.
 
-    A path may go to any of the 8 (26) neighbours; a step costs |ΔX|, over several channels the root of the mean of
-    squares. Infinite beyond `limit`, and everywhere without a seed.
+    A step costs |ΔX|, over several channels the root of the mean of squares. Infinite beyond `limit`, and everywhere
+    without a seed.
     """
-    neighbourhood = NEIGHBOURHOODS[image.ndim - 1][-1]
-    return distances(edges_of(image, neighbourhood), seeds, limit)
-
-
-def distances(edges: Edges, seeds: np.ndarray, limit: float = np.inf) -> np.ndarray:
-    """`geodesic_distance` over edges that are known already, those of any neighbourhood."""
     if not seeds.any():
         return np.full(seeds.shape, np.inf)
     graph = coo_array((edges.difference + STEP, (edges.first, edges.second)), shape=(seeds.size, seeds.size)).tocsr()
