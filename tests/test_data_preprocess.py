@@ -376,6 +376,9 @@ def test_the_predicted_image_of_a_case_is_no_file_of_another(tmp_path):
     assert np.array_equal(opened.image("p.test")[0], image + 1)
     assert not np.array_equal(opened.image("p", "test")[0], image)
     assert not np.array_equal(opened.image("p", "test"), opened.image("p.test"))
+    stronger = {"image": noise["image"] | {"strength": 0.4}}
+    entry, other = (s.meta["cases"]["p"] for s in (opened, preprocess(cases, tmp_path / "other", asked, stronger)))
+    assert entry["sha256"] == other["sha256"] and entry["test_sha256"] != other["test_sha256"]
 
 
 @pytest.mark.parametrize("asked", [{"slices": "coronal"}, {"slices": "sagittal"}, {"bias_field": "n4"}])

@@ -50,10 +50,12 @@ def preprocess_cases(
             label = _stored_label(labels, plans)
             np.save(temporary / f"{case.case}.image.npy", image)
             np.save(temporary / f"{case.case}.label.npy", label)
+            hashes = {"sha256": hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest()}
             if seen["test_image"] is not None:
                 tested = seen | {"image": seen["test_image"]}
                 tested = [_to_stored(channel, plans) for channel in _normalised(tested, settings, fingerprint, case)]
-                np.save(temporary / f"{case.case}.image.test.npy", np.stack(tested))
+                np.save(temporary / f"{case.case}.image.test.npy", tested := np.stack(tested))
+                hashes["test_sha256"] = hashlib.sha256(tested.tobytes()).hexdigest()
             channels.add(len(image))
             voxels = np.bincount(label.ravel(), minlength=IGNORE + 1)
             entries[case.case] = {
@@ -61,7 +63,7 @@ def preprocess_cases(
                 "shape": plans["stored"],
                 "spacing": plans.pop("spacing"),
                 "voxels": voxels[: len(classes.names)].tolist(),
-                "sha256": hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest(),
+                **hashes,
                 "geometry": plans,
                 **({"noise": seen["noise"]} if seen["noise"] else {}),
             }

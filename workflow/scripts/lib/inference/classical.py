@@ -34,7 +34,8 @@ def segment_cell(job: dict) -> dict:
     index = {case.case: case for case in read_index(job["index"])}
     values = np.array(store.meta["values"])
     what = {key: job[key] for key in ("cell", "classical", "code")}
-    data = {case: store.meta["cases"][case]["sha256"] for names in parts.values() for case in names}
+    entries = {case: store.meta["cases"][case] for names in parts.values() for case in names}
+    data = {case: [entry["sha256"], entry.get("test_sha256")] for case, entry in entries.items()}
     kept = Path(job["checkpoints"]) / value_hash([what, store.meta["condition_settings"], parts, data])
 
     started = time.monotonic()
