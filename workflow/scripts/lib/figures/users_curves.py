@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.figures import style
+from lib.interactive import GROUPS
 
 TITLE = "Dice against the number of interactions"
 CAPTION = (
@@ -17,7 +18,6 @@ CAPTION = (
     "panel; lines of the others are grey. A method that needs a first mark starts at 0; one that ignores marks has "
     "its interval once. Where intervals overlap, the order of two methods may be chance."
 )
-GROUPS = ("seen", "unseen")
 UNMOVED = 1e-9  # a curve that rises by less is that of a method that ignores marks
 
 

@@ -15,6 +15,8 @@ from lib.registry import Registry
 
 METHODS = Registry("lib.interactive.methods")
 
+# Of structures: those that a network is trained on, and those that it never sees before the test.
+GROUPS = ("seen", "unseen")
 # Values of scribbles; 0 is a pixel that nobody marked.
 BACKGROUND, FOREGROUND = 1, 2
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from lib.cells import Cell
 from lib.claims import METRICS_OF_USERS, checked, method_name
 from lib.errors import BadInput
-from lib.interactive import METHODS
+from lib.interactive import GROUPS, METHODS
 from lib.losses import needs_features
 from lib.losses.catalogue import loss_recipe
 from lib.losses.recipes import check_trainable
@@ -19,7 +19,6 @@ from lib.registry import did_you_mean
 CONTEXT = ("network",)  # what the workflow supplies to constructors of methods; a recipe may not set it
 # They stand where a cell of the grid has its loss.
 NETWORK, SESSION, SEARCH = KINDS = ("box_network", "interactive", "interactive_search")
-GROUPS = ("seen", "unseen")
 OF_DATASET = (*GROUPS, "left_out", "channels")
 
 

@@ -19,7 +19,7 @@ from lib.data.split import cases_of
 from lib.data.store import IGNORE, Store, open_store
 from lib.errors import BadInput
 from lib.files import atomic, read_json, write_json, write_table
-from lib.interactive import METHODS, Crop, InteractiveMethod
+from lib.interactive import GROUPS, METHODS, Crop, InteractiveMethod
 from lib.interactive.instances import (
     Instance,
     binary_label,
@@ -117,7 +117,7 @@ def objects_of_cases(
     and every robot.
     """
     settings, dims = job["instances"], store.meta["spatial_dims"]
-    for group in ("seen", "unseen"):
+    for group in GROUPS:
         members = members_of(settings["structures"], settings[group])
         channel = settings["channel"][group]
         for case, label in labels.items():

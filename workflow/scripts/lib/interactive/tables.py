@@ -14,6 +14,7 @@ import pandas as pd
 
 from lib.cells import Cell
 from lib.figures.style import read_table
+from lib.interactive import GROUPS
 from lib.interactive.measures import THRESHOLDS, curves, measure
 from lib.interactive.play_cell import ROUNDS
 from lib.statistics import rank, situations
@@ -22,7 +23,6 @@ from lib.statistics.ranking import PAIRS
 from lib.statistics.table import COLUMNS, MEAN, Situation
 from lib.status import SCIENTIFIC, cell_state
 
-GROUPS = ("seen", "unseen")
 PRIMARY = "dice_auc"
 LEDGER = [
     "dataset", "condition", "protocol", "method", "architecture", "fold", "seed", "kind", "state", "stage", "reason",

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from lib.figures import style
+from lib.interactive import GROUPS
 from lib.report import tables
 from lib.report.figures import figures_of
 from lib.report.templates import environment, file_text
 
 USERS_BYTES = 4_000_000  # of the page, for the section's figures
-GROUPS = ("seen", "unseen")
 MEAN, PRIMARY, NEEDED = "mean", "dice_auc", "interactions_to_0.90"
 
 
