@@ -16,7 +16,7 @@ import torch
 from tiny_store import restore_torch, tiny_job, tiny_store  # noqa: F401
 
 from lib.data.store import IGNORE, open_store
-from lib.errors import BadInput
+from lib.errors import BadInput, Diverged
 from lib.interactive import BACKGROUND, FOREGROUND, METHODS, Crop, networks, search
 from lib.interactive.finetuning import CERTAIN, certainty_weights, contradicted, label_step, network_step
 from lib.interactive.geodesic import geodesic_distance
@@ -565,6 +565,14 @@ def test_without_a_network_it_says_so():
         METHODS.get("bifseg")()
 
 
+def test_tuning_that_leaves_nothing_finite_is_said(trained):
+    crop_, mask = noisy_disk()
+    method = bifseg(trained, "unweighted", rate=1e38)
+    method.begin(crop_)
+    with pytest.raises(Diverged, match="not finite, with rate 1e\\+38"):
+        method.segment(marked(mask.shape, foreground=(16, 16)))
+
+
 # --- the search of its parameters
 
 
@@ -625,6 +633,13 @@ def test_search_keeps_what_it_has_played_and_finds_the_best(tiny, trained, units
     search.search_parameters(search_job(tiny, trained, tmp_path / "again"))
     again = pd.read_csv(tmp_path / "again/search/search.csv")
     pd.testing.assert_frame_equal(table.drop(columns="seconds_per_round"), again.drop(columns="seconds_per_round"))
+
+
+def test_a_combination_that_diverges_reaches_nothing(tiny, trained, units, tmp_path):
+    method = {"name": "bifseg", "ablation": "unweighted"}
+    job = search_job(tiny, trained, tmp_path, method=method, grid={"rate": [1e38, 1e-2]})
+    assert search.search_parameters(job)["settings"] == {"rate": 1e-2}
+    assert pd.read_csv(tmp_path / "search/search.csv")["dice_auc"][0] == 0
 
 
 def test_search_without_a_seen_object_is_explained(tiny, trained, units, tmp_path):

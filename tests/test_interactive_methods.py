@@ -220,7 +220,7 @@ def test_own_grabcut_agrees_with_opencv(seed):
     reference = disk((60, 54), (28, 26), 16) & ~disk((60, 54), (24, 30), 5)
     image = np.where(reference, 1.0, 0.0) + 0.5 * disk((60, 54), (50, 45), 12) + rng.normal(0, 0.25, reference.shape)
     crop = Crop(image[None].astype(np.float32), (1.0, 1.0))
-    opencv, own = GrabCut(), GrabCut(foreground=5, background=5, gamma=50 + 1e-9)
+    opencv, own = GrabCut(), GrabCut(foreground=5, background=5)
     opencv.begin(crop)
     own.begin(crop)
     nothing = np.zeros(reference.shape, np.uint8)
@@ -229,6 +229,16 @@ def test_own_grabcut_agrees_with_opencv(seed):
     scribbles = marks(reference.shape, [(14, slice(20, 28))], [(24, slice(28, 33))])
     a, b = opencv.segment(scribbles), own.segment(scribbles)
     assert dice(a, b) > 0.97
+
+
+@pytest.mark.parametrize("parameters", [{"foreground": 2}, {"background": 3}, {"gamma": 20}])
+def test_opencv_serves_only_the_settings_that_it_has(parameters, monkeypatch):
+    reference = disk((40, 40), (20, 20), 10)
+    monkeypatch.setattr(GrabCut, "_opencv", lambda self, known, inside: inside)
+    for method, by_opencv in ((GrabCut(), True), (GrabCut(**parameters), False)):
+        method.begin(picture(reference))
+        found = method.segment(np.zeros(reference.shape, np.uint8))
+        assert (found.sum() == 38 * 38) is by_opencv  # what it starts from
 
 
 def test_own_grabcut_learns_two_colours_that_no_threshold_separates():

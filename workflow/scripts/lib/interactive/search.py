@@ -16,7 +16,7 @@ import pandas as pd
 
 from lib.data.split import cases_of
 from lib.data.store import open_store
-from lib.errors import BadInput
+from lib.errors import BadInput, Diverged
 from lib.files import atomic, file_sha256, read_json, write_json, write_table
 from lib.interactive.measures import measure
 from lib.interactive.play_cell import ROUNDS, build_method, objects_of_cases, play_instance, rows_of
@@ -31,9 +31,9 @@ def search_parameters(job: dict) -> dict:
 
     job: as of `play_cell`, with grid {parameter: values} and checkpoints, a folder; only the first robot plays. Every
     combination is played on the same objects, boxes and user, and kept when done, so that a search that was interrupted
-    goes on. Writes search.csv, one row per combination (`_played`), and chosen.json with the best by
-    dice_auc, the earlier one of equals. Raises BadInput where no validation patient has a seen structure, or the method
-    refuses a combination.
+    goes on; one that diverges counts as one that reaches nothing. Writes search.csv, one row per combination
+    (`_played`), and chosen.json with the best by dice_auc, the earlier one of equals. Raises BadInput where no
+    validation patient has a seen structure, or the method refuses a combination.
     """
     store, splits = open_store(job["store"]), read_json(job["splits"])
     cases = cases_of(splits, job["cell"]["fold"], "validation")
@@ -51,7 +51,12 @@ def search_parameters(job: dict) -> dict:
     for number, parameters in enumerate(grid):
         point = kept / f"{number}.json"
         if not point.exists():
-            write_json(point, parameters | _played(job | {"method": job["method"] | parameters}, store, objects))
+            try:
+                played = _played(job | {"method": job["method"] | parameters}, store, objects)
+            except Diverged as error:
+                print(error, flush=True)
+                played = {"dice_auc": 0.0}
+            write_json(point, parameters | played)
         found.append(read_json(point))
         print(f"combination {number + 1}/{len(grid)}  {found[-1]}", flush=True)
     table = pd.DataFrame(found)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.errors import BadInput
+from lib.errors import BadInput, Diverged
 from lib.interactive import BACKGROUND, FOREGROUND, Crop
 from lib.interactive.finetuning import certainty_weights, contradicted, label_step, network_step
 from lib.interactive.graph_cut import NEIGHBOURHOODS, edges_of
@@ -108,7 +108,10 @@ class BIFSeg:
             self.classifier = copy.deepcopy(self.network.module.classifier).eval()
 
     def segment(self, scribbles: np.ndarray) -> np.ndarray:
-        """scribbles uint8 (*S) to bool (*S), in which they hold. Raises BadInput for marks of another shape."""
+        """scribbles uint8 (*S) to bool (*S), in which they hold.
+
+        Raises BadInput for marks of another shape, Diverged where tuning leaves nothing finite.
+        """
         if scribbles.shape != self.seen.shape:
             raise BadInput(f"scribbles of shape {scribbles.shape} do not lie in the box of shape {self.seen.shape}")
         if self.ablation == "network" or (self.supervised and self.tunes and not scribbles.any()):
@@ -134,6 +137,11 @@ class BIFSeg:
             network_step(self.classifier, self.features, self.labels, weights, self.steps, self.rate)
             with torch.no_grad():
                 self.probability = foreground_of(self.classifier(self.features))
+            if not np.isfinite(self.probability).all():
+                raise Diverged(
+                    "bifseg: tuning to an object gave probabilities that are not finite, with rate "
+                    f"{self.rate} and omega {chosen['omega']}"
+                )
         self.labels = self._label_step(marks)
         result = restored(self.labels, self.seen.shape) > 0.5
         result[scribbles == FOREGROUND], result[scribbles == BACKGROUND] = True, False

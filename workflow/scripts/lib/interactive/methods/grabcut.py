@@ -18,9 +18,10 @@ class GrabCut:
     """GrabCut from a box: its border is background, what is inside may be either, scribbles are certain.
 
     In 2D with 1 or 3 channels OpenCV's, on 8 bits between the 1st and 99th percentile of each channel; it has 5
-    Gaussians on both sides and gamma 50. Otherwise own code, for any number of channels and in 3D: Gaussian mixtures by
-    EM (scikit-learn) where the paper assigns each pixel to one component, and exact cuts over the 8 or 6 nearest
-    neighbours. The first call starts from the box, later ones from the last answer, as users edit in the paper.
+    Gaussians on both sides and gamma 50. Otherwise own code, for any number of channels, in 3D, and where gamma or the
+    Gaussians are not the defaults: Gaussian mixtures by EM (scikit-learn) where the paper assigns each pixel to one
+    component, and exact cuts over the 8 or 6 nearest neighbours. The first call starts from the box, later ones from
+    the last answer, as users edit in the paper.
 
     iterations: of mixtures and cut. gamma: weight of the smoothness (paper: 50). foreground, background: Gaussians of
     the mixtures of the own code (BIFSeg's comparison: 3 and 5, as recalled).
@@ -42,7 +43,8 @@ class GrabCut:
         if not (known == BACKGROUND).any() or (known == BACKGROUND).all():
             return known != BACKGROUND
         inside = known != BACKGROUND if self.last is None else np.where(known > 0, known == FOREGROUND, self.last)
-        in_opencv = scribbles.ndim == 2 and len(self.image) in (1, 3) and self.gamma == 50
+        defaults = (self.gamma, *self.components) == (50, 5, 3)
+        in_opencv = defaults and scribbles.ndim == 2 and len(self.image) in (1, 3)
         self.last = (self._opencv if in_opencv else self.mixtures_and_cuts)(known, inside)
         return self.last
 
