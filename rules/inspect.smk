@@ -43,6 +43,7 @@ rule forecast:
         jobs=lambda wildcards: [forecast_job(cell) for cell in CELLS if cell.loss not in OUTSIDE_GRID],
         at_once=config["jobs_at_once"],
         left_out={
+            "cells of methods outside the grid": sum(cell.loss in OUTSIDE_GRID for cell in CELLS),
             "searches": len(SEARCHES) + len(PARAMETER_SEARCHES),
             "networks on boxes": len(NETWORKS),
             "cells of sessions with simulated users": len(SESSIONS),

@@ -30,6 +30,7 @@ PACKAGES = (
     "pillow",
     "simpleitk",
     "scikit-image",
+    "scikit-learn",
 )
 
 # Modules that watch a job and cannot change its result: an edit of them must not void a week of training.
