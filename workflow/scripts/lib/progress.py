@@ -9,10 +9,9 @@ from statistics import median
 
 from lib.cells import Cell
 from lib.files import read_json
-from lib.status import cell_state
+from lib.status import PROGRESS, cell_state
 
 SHOWN = 8  # cells named per state
-PROGRESS = ("iteration", "session", "combination")  # how lines of a log begin that say how far it is
 
 
 def progress(cells: Sequence[Cell], experiment: str, now: datetime) -> str:

@@ -47,6 +47,7 @@ INTERRUPTED = ("timeout", "killed", "disk-full")
 INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 SCRIPTS = Path(__file__).resolve().parents[1]
 TERMINAL_SECONDS = 10  # between two lines of one stage on the terminal
+PROGRESS = ("iteration", "session", "combination")  # how lines of a child begin that say how far it is
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class _CellStage:
         for line in self.child.stdout:
             with suppress(OSError):  # a full disk is the child's to report; its pipe must not clog
                 file.write(line.encode())
-            if line.startswith("iteration") and time.monotonic() - shown >= TERMINAL_SECONDS:
+            if line.startswith(PROGRESS) and time.monotonic() - shown >= TERMINAL_SECONDS:
                 shown = time.monotonic()
                 _say(f"{_title(self.notes)}: {line.rstrip()}")
         file.close()
