@@ -64,7 +64,8 @@ def test_label_maps_lie_on_the_files_grid_with_the_files_values(tmp_path, spatia
     assert file.shape == (40, 36, 6) and set(np.unique(np.asarray(file.dataobj))) <= {0, 10, 20}
     assert dice(tmp_path, "p4_a", 10) > 0.9 and dice(tmp_path, "p4_a", 20) > 0.9
     assert result["cases"] == 1 and result["learned"]["mapping"] == [2, 0, 1]
-    assert {"wall_seconds", "peak_memory_mb", "gpu_hours", "device", "threads"} == result["cost"].keys()
+    assert {"wall_seconds", "resumed", "peak_memory_mb", "gpu_hours", "device", "threads"} == result["cost"].keys()
+    assert result["cost"]["resumed"] == 0
 
 
 def test_labels_of_test_and_validation_patients_reach_nothing(tiny):
@@ -114,7 +115,10 @@ def test_an_interrupted_job_goes_on_where_it_was(tiny, monkeypatch):
     (tiny / "predictions/p4_a.nii.gz").unlink()
     with pytest.raises(KeyboardInterrupt):
         segment_cell(job)
-    segment_cell(job)
+    (spent,) = (tiny / "kept").glob("*/spent.json")
+    write_json(spent, json.loads(spent.read_text()) | {"seconds": 1000.0})
+    cost = segment_cell(job)["cost"]
+    assert 1000 < cost["wall_seconds"] < 1100 and cost["resumed"] == 1
     assert seen == [0.5] * 3 + [1] * 4 + [seen[-1]]  # the fifth again, the sixth, then the test case
     assert (np.asarray(nib.load(tiny / "predictions/p4_a.nii.gz").dataobj) == whole).all()
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.classical import Subject, about, build
+from lib.classical import Remember, Subject, about, build
 from lib.data.cases import read_index
 from lib.data.formats import label_suffix, write_label
 from lib.data.preprocess import restore
 from lib.data.split import cases_of, verify_splits
 from lib.data.store import Store, open_store
-from lib.files import atomic, read_json
+from lib.files import atomic, read_json, write_json
 from lib.provenance import hardware, peak_resident_mb, value_hash
+
+SPENT = "spent.json"  # beside what is kept: seconds so far
 
 
 def segment_cell(job: dict) -> dict:
@@ -39,9 +41,19 @@ def segment_cell(job: dict) -> dict:
     kept = Path(job["checkpoints"]) / value_hash([what, store.meta["condition_settings"], parts, data])
 
     started = time.monotonic()
+    spent = read_json(kept / SPENT) if (kept / SPENT).exists() else {"seconds": 0.0, "resumed": -1}
+    resumed = spent["resumed"] + 1
+
+    def seconds() -> float:
+        """Of this job and of those that it goes on from."""
+        return spent["seconds"] + time.monotonic() - started
+
+    def note() -> None:
+        write_json(kept / SPENT, {"seconds": seconds(), "resumed": resumed})
+
     with atomic(job["output"]) as output:
         output.mkdir()
-        method, remember = build(job["classical"]), remembering(kept)
+        method, remember = build(job["classical"]), remembering(kept, note)
         training = [subject_of(store, case, "train") for case in parts["train"]]
         learned = method.fit(training, len(values), remember)
         print(f"learned from {len(training)} training cases: {learned}")
@@ -55,15 +67,15 @@ def segment_cell(job: dict) -> dict:
             write_label(output / f"{case}{label_suffix(like)}", values[classes], like)
             print(f"case {number} of {len(parts['test'])}: {case}, {time.monotonic() - fitted:.1f} s")
     shutil.rmtree(kept, ignore_errors=True)
-    seconds = time.monotonic() - started
     cost = {
-        "wall_seconds": seconds,
+        "wall_seconds": seconds(),
+        "resumed": resumed,
         "peak_memory_mb": peak_resident_mb(),
         "gpu_hours": 0.0,
         "device": str(hardware()["cpu"]),
         "threads": job["threads"],
     }
-    return {"cases": len(parts["test"]), "learned": learned, "cost": cost, "seconds_per_case": seconds / len(data)}
+    return {"cases": len(parts["test"]), "learned": learned, "cost": cost, "seconds_per_case": seconds() / len(data)}
 
 
 def subject_of(store: Store, case: str, part: str) -> Subject:
@@ -76,14 +88,15 @@ def geometry_of(store: Store, case: str) -> dict:
     return store.meta["cases"][case]["geometry"]
 
 
-def remembering(folder: Path) -> Callable[[str, Callable[[], np.ndarray]], np.ndarray]:
-    """A function that computes an array once and reads it from `folder` ever after."""
+def remembering(folder: Path, note: Callable[[], None]) -> Remember:
+    """A function that computes an array once, then calls `note`, and reads it from `folder` ever after."""
 
     def remember(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         file = folder / f"{name}.npy"
         if not file.exists():
             with atomic(file) as temporary:
                 np.save(temporary, compute())
+            note()
         return np.load(file)
 
     return remember
