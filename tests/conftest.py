@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,14 +22,20 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def deterministic() -> Iterator[None]:
+def deterministic() -> None:
     """As trainings run: operations without a deterministic form raise."""
     import torch
 
     # `torch.use_deterministic_algorithms` does this and imports torch's compiler, in 2 s, to tell it.
     torch._C._set_deterministic_algorithms(True)
+
+
+@pytest.fixture(autouse=True)
+def _determinism_ends_with_its_test() -> Iterator[None]:
+    """What trains or loads a network for users makes all of torch deterministic."""
     yield
-    torch._C._set_deterministic_algorithms(False)
+    if torch := sys.modules.get("torch"):
+        torch._C._set_deterministic_algorithms(False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
