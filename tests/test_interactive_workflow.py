@@ -18,6 +18,7 @@ from test_report import Page, figure_files, render, tables  # noqa: F401 (fixtur
 
 from lib.cells import Cell
 from lib.config import add_claims, check_meaning
+from lib.data.store import IGNORE
 from lib.errors import BadInput
 from lib.figures import style, users_curves, users_interactions, users_rounds
 from lib.files import write_json, write_table
@@ -274,6 +275,16 @@ def test_a_session_plays_test_patients_on_the_channel_of_the_group(sessions):
     }
     assert all(crop.image.shape[0] == 1 and crop.spacing == (1.0, 1.0) for crop in spy.crops)
     assert all(20 <= crop.image.shape[1] <= 28 for crop in spy.crops), "the object, and at most the margin on each side"
+
+
+def test_what_the_data_set_ignores_is_no_error(sessions, tmp_path):
+    for case in ("p0_a", "p1_a"):
+        reference = np.load(tmp_path / f"references/{case}.npy")
+        reference[1, 10:14] = np.where(reference[1, 10:14], IGNORE, 0)
+        np.save(tmp_path / f"references/{case}.npy", reference)
+    spy, rounds, _ = sessions()
+    assert set(rounds["dice"]) == {1.0} and rounds["converged"].all()
+    assert min(crop.image.shape[1] for crop in spy.crops) < 20, "the box is around what has a reference"
 
 
 def test_a_method_is_given_nothing_but_the_image_in_the_box_and_marks(sessions):

@@ -54,7 +54,7 @@ def play_cell(job: dict) -> dict:
     recipe = job["method"] | (read_json(job["chosen"])["parameters"] if job["chosen"] else {})
     method = build_method(recipe, job["network"])
     cases = cases_of(read_json(job["splits"]), job["cell"]["fold"], "test")
-    labels = {case: np.load(Path(job["references"]) / f"{case}.npy") for case in cases}
+    labels = {case: np.load(Path(job["references"]) / f"{case}.npy", mmap_mode="r") for case in cases}
     rows, pictures = [], []
     sessions = list(product(job["robots"], objects_of_cases(store, labels, "test", job)))
     for number, (robot, (object_, crop_, label, box)) in enumerate(sessions, start=1):
