@@ -464,7 +464,12 @@ def test_slices_are_segmented_by_the_part_of_the_height_that_they_lie_in():
 def config(**entry) -> tuple[dict, dict]:
     catalogue = {
         "architectures": {"unet": {"name": "unet"}},
-        "losses": {"ce": CE, "mi": {"name": "mutual_information"}},
+        "losses": {
+            "ce": CE,
+            "mi": {"name": "mutual_information"},
+            "enet": CE | {"weights": "enet"},
+            "wce": {"name": "topk_bottom_all_but_sigma", "of": "enet"},
+        },
     }
     return ENTRY | entry, catalogue
 
@@ -480,6 +485,7 @@ def config(**entry) -> tuple[dict, dict]:
         ({"name": "prototypes", "base": "unet"}, "'unet' does not. Take {name: alpnet}"),
         ({"loss": "cee"}, "loss: 'cee' is not in the catalogue"),
         ({"loss": "mi"}, "looks at features"),
+        ({"loss": "wce"}, "weighted by how often classes are in the training"),
     ],
 )
 def test_entries_are_checked(entry, message):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lib.errors import BadInput
 from lib.losses.catalogue import loss_recipe
-from lib.losses.recipes import is_auxiliary, terms
+from lib.losses.recipes import counts_training_labels, is_auxiliary, terms
 from lib.registry import Registry, did_you_mean
 
 METHODS = Registry("lib.few_shot.methods")
@@ -64,6 +64,11 @@ def check_entry(entry: dict, config: dict) -> None:
     recipe = loss_recipe(name, config["losses"])
     if auxiliary := [loss["name"] for _, loss in terms(recipe) if is_auxiliary(loss["name"])]:
         raise BadInput(f"loss: {name}: '{auxiliary[0]}' looks at features, which few-shot methods give to no loss.")
+    if counted := [loss["name"] for _, loss in terms(recipe) if counts_training_labels(loss)]:
+        raise BadInput(
+            f"loss: {name}: '{counted[0]}' is weighted by how often classes are in the training, but every episode has "
+            "other classes; give the weights as numbers, or take another loss."
+        )
 
 
 def check_structures(entry: dict, structures: list[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib.errors import BadInput
 from lib.losses.checks import check_ramped
-from lib.registry import Registry
+from lib.registry import Registry, nested
 
 LOSSES = Registry("lib.losses")
 # What the data and the network decide, so a recipe may not: arguments of `build_loss`.
@@ -37,6 +37,11 @@ def is_pixel_loss(name: str) -> bool:
 def is_auxiliary(name: str) -> bool:
     """Whether the loss looks at the network's features instead of logits and labels."""
     return LOSSES.defines(name, "auxiliary")
+
+
+def counts_training_labels(loss: dict) -> bool:
+    """Whether the loss, or one inside it, is set up from the labels of all training cases."""
+    return any(isinstance(p.get("weights"), str) or p.get("frequency") == "dataset" for p in nested(loss))
 
 
 def check_recipe(recipe: dict) -> None:
