@@ -748,7 +748,7 @@ def test_every_figure_has_a_title_a_caption_a_rule_and_a_script():
     for name in modules:
         module = importlib.import_module(f"lib.figures.{name}")
         assert module.TITLE and module.CAPTION.endswith("."), name
-        assert re.search(rf"rule (plot_heatmap as )?plot_{name}( with)?:", rules), name
+        assert re.search(rf"rule (plot_\w+ as )?plot_{name}( with)?:", rules), name
         assert (root / f"workflow/scripts/plot_{name}.py").is_file()
 
 

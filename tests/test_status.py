@@ -68,6 +68,15 @@ def stage(in_tmp, monkeypatch):
     return run
 
 
+def test_a_log_keeps_earlier_attempts_also_when_snakemake_deletes_it(stage):
+    with pytest.raises(SystemExit):
+        stage("killed")
+    log = Path("results/logs/train.log")
+    log.unlink()  # as Snakemake does before it starts a job again
+    stage("fine")
+    assert log.read_text().count("lib.child endings:") == 2
+
+
 def test_success_is_recorded_with_its_result_and_log(stage):
     record = stage("fine")
     assert (record["state"], record["result"], record["attempts"]) == ("ok", {"cases": 3}, 1)

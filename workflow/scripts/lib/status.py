@@ -156,6 +156,7 @@ class _CellStage:
         if self.before["state"] != "ok":
             self.log.parent.mkdir(parents=True, exist_ok=True)
             stage, reason, message = (self.before[key] for key in ("stage", "reason", "message"))
+            self.log.unlink(missing_ok=True)
             self.log.write_text(f"Not run: {stage} failed ({reason}: {message})\n")
             self._forget_results()
             self._settle(self.before)
@@ -202,6 +203,14 @@ class _CellStage:
     def _note(self) -> Path:
         return self.notes / f"{self.stage}-{self.number}.json"
 
+    def _link_log(self) -> None:
+        """Snakemake deletes the log of a job that it starts again; a second name keeps what earlier attempts said."""
+        kept = self.notes / f"{self.stage}.log"
+        kept.touch()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
+        os.link(kept, self.log)
+
     @property
     def starved(self) -> bool:
         """Whether the next attempt has to be alone."""
@@ -244,7 +253,7 @@ class _CellStage:
             "OPENBLAS_NUM_THREADS": threads,
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic cuBLAS; must be set before CUDA starts
         }  # fmt: skip
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._link_log()
         with self.log.open("a") as file:
             file.write(f"# {_now()}{_slurm_job()}  PYTHONPATH={SCRIPTS} {' '.join(command)}\n")
         self.child = subprocess.Popen(
