@@ -97,8 +97,11 @@ def augment_batch(
     points = torch.randn((batch, *[BIAS_POINTS + 3] * dims), generator=generator) * _column(strength, dims)
     rows = _rows(on["gamma"] | on["bias"], device)
     if len(rows):
-        gain = _spline([size / BIAS_POINTS for size in image.shape[2:]], image.shape[2:], points.to(device)[rows])
-        image = _change_contrast(image, rows, exponent.to(device)[rows], gain.exp_())
+        gain = None
+        if bool(on["bias"].any()):
+            spans = [size / BIAS_POINTS for size in image.shape[2:]]
+            gain = _spline(spans, image.shape[2:], points.to(device)[rows]).exp_()
+        image = _change_contrast(image, rows, exponent.to(device)[rows], gain)
 
     strength = torch.rand(batch, generator=generator) * settings["noise"]["strength"]
     seed = int(torch.randint(2**62, (), generator=generator))
@@ -168,19 +171,19 @@ def _sampling_grid(
     normalised = normalised.flip(1, 2).float().to(device, non_blocking=True)
     shift = (offset * 2).flip(1).to(device, non_blocking=True)
 
-    # The affine map is a sum of one term per input axis, each a row of points; x comes first in the last axis.
-    grid = shift.reshape(batch, *[1] * dims, dims)
+    # The affine map is a sum of one term per input axis; x comes first among its outputs, which lie one after the other
+    # in memory, where sums are fastest.
+    grid = shift.reshape(batch, dims, *[1] * dims)
     for axis, n in enumerate(size):
         points = (torch.arange(n, device=device) * 2 + 1) / n - 1
-        term = points[:, None] * normalised[:, None, :, dims - 1 - axis]  # (B,n,d)
-        grid = grid + term.reshape(batch, *[n if other == axis else 1 for other in range(dims)], dims)
+        term = points * normalised[:, :, dims - 1 - axis, None]  # (B,d,n)
+        grid = grid + term.reshape(batch, dims, *[n if other == axis else 1 for other in range(dims)])
     if bool(controls.any()):
         finest = spacing.min(dim=1, keepdim=True).values
         unit = (2 * finest / spacing / extent).float()  # grid units of one finest pixel along each axis
         scaled = (controls * unit.reshape(batch, dims, *[1] * dims)).flip(1).to(device, non_blocking=True)
-        field = _spline([span] * dims, size, scaled.flatten(0, 1))
-        grid += field.reshape(batch, dims, *size).movedim(1, -1)
-    return grid
+        grid += _spline([span] * dims, size, scaled.flatten(0, 1)).reshape(grid.shape)
+    return grid.movedim(1, -1)
 
 
 def _spline(spans: list[float], size: torch.Size, controls: Tensor) -> Tensor:
@@ -206,8 +209,8 @@ def _spline_weights(n: int, span: float, controls: int, device: torch.device) ->
     return weights.float().to(device)
 
 
-def _change_contrast(image: Tensor, rows: Tensor, exponent: Tensor, gain: Tensor) -> Tensor:
-    """(x - low) / range, to the power `exponent`, times `gain` (K,*S), scaled back; per sample and channel.
+def _change_contrast(image: Tensor, rows: Tensor, exponent: Tensor, gain: Tensor | None) -> Tensor:
+    """(x - low) / range, to the power `exponent`, times `gain` (K,*S) if any, scaled back; per sample and channel.
 
     Working from the minimum makes the gain act on non-negative intensities, as a receive coil does, whatever
     the normalisation of the image.
@@ -217,7 +220,8 @@ def _change_contrast(image: Tensor, rows: Tensor, exponent: Tensor, gain: Tensor
     low = x.amin(axes, keepdim=True)
     extent = (x.amax(axes, keepdim=True) - low).clamp_min_(torch.finfo(x.dtype).tiny)
     y = ((x - low) / extent).pow_(_column(exponent, x.ndim - 1))
-    return image.index_copy(0, rows, y.mul_(gain.unsqueeze(1)).mul_(extent).add_(low))
+    y = y if gain is None else y.mul_(gain.unsqueeze(1))
+    return image.index_copy(0, rows, y.mul_(extent).add_(low))
 
 
 def _add_noise(image: Tensor, rows: Tensor, strength: Tensor, seed: int) -> Tensor:
