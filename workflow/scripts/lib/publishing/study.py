@@ -105,7 +105,7 @@ def publishable(
         more["curves"] = validated[[*_KEY, "iteration", "validation_dice"]].round({"validation_dice": DIGITS})
     scores = scores[scores["metric"].isin({*DIRECTION} if "robot" not in scores else {*DIRECTION, *OF_SESSIONS})]
     value = pd.to_numeric(scores["value"]).map(lambda number: float(f"{number:.{DIGITS}g}"))
-    more = {name: table.reset_index(drop=True) for name, table in more.items()}
+    more = {name: table.reset_index(drop=True) for name, table in more.items() if len(table)}
     return Study(settings, ledger.reset_index(drop=True), scores.assign(value=value).reset_index(drop=True), more)
 
 
