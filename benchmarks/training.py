@@ -8,8 +8,10 @@ CacheDataset, DataLoader without workers, dictionary transforms of the same kind
 its own loader, augmentation, loss and `train_step`, in a process of the environment that --nnunet names. Ours and
 MONAI's share a process, and so our settings: deterministic algorithms, no TF32, no search for kernels; nnU-Net has its
 own. All take turns; on a CPU time is CPU time of one thread. `outside` is the share of a step that is not forward,
-loss, backward, clipping or update. `auto` is what the probe chooses for slices on this machine. On a GPU (time until it
-is done) also its utilisation and memory. About five minutes on a quiet machine; nothing is written without --save.
+loss, backward, clipping or update. `auto` is what the probe chooses for slices on this machine. "Forward and backward"
+are those of the network alone: as ours lies in memory, channels last, against channels first and torch.compile. On a
+GPU (time until it is done) also its utilisation and memory. About ten minutes on a quiet machine, half of them to
+compile networks; nothing is written without --save.
 """
 
 from __future__ import annotations
@@ -287,6 +289,33 @@ def against_nnunet(record: Record, recipe: dict, device: torch.device, options) 
     record.add(what, rates(seconds, device), "images/s", "nnU-Net's loop", theirs, more_is_better=True)
 
 
+def variants(record: Record, recipe: dict, precision: str, device: torch.device, options) -> None:
+    """What the layout in memory gives a network, and what torch.compile would give it, and takes to compile."""
+    networks = {name: build_model(recipe, 1, CLASSES, 2).to(device).train() for name in ("ours", "first", "compiled")}
+    networks["first"].to(memory_format=torch.contiguous_format)
+    networks["compiled"] = torch.compile(networks["compiled"])
+    image = torch.randn(BATCH, 1, *PATCH, device=device)
+
+    def run(network: nn.Module) -> Callable[[], None]:
+        def step() -> None:
+            network.zero_grad()
+            with autocast(device, precision):
+                logits = network(image)
+            logits.float().square().mean().backward()
+
+        return repeated(step, device)
+
+    runs = {name: run(network) for name, network in networks.items()}
+    before = time.perf_counter()
+    runs["compiled"]()
+    compiling = time.perf_counter() - before
+    seconds = alternate(runs, options.rounds, options.clock)
+    what = f"{recipe['name']} {recipe['width']}, {precision}"
+    for name, peer in (("first", "channels first"), ("compiled", "torch.compile")):
+        record.add(f"forward and backward, {what}", seconds["ours"], "s", peer, seconds[name])
+    record.add(f"torch.compile, {what}, its first step", compiling, "s")
+
+
 def basic_unet(width: int) -> nn.Module:
     from monai.networks.nets import BasicUNet
 
@@ -309,6 +338,8 @@ def main() -> None:
     for precision in dict.fromkeys(("float32", options.auto)):
         against_peers(record, wide, precision, device, options)
     against_nnunet(record, wide, device, options)
+    for recipe in (NARROW[0], wide):
+        variants(record, recipe, options.auto, device, options)
     if options.save:
         record.save()
 
