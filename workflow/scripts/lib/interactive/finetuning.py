@@ -64,8 +64,10 @@ def network_step(
     """
     target = torch.from_numpy(labels.astype(np.int64))[None].to(features.device)
     weights = torch.from_numpy(weights).to(features.device)
-    optimizer = torch.optim.SGD(classifier.parameters(), lr=rate)
+    parameters = list(classifier.parameters())
     for _ in range(steps):
-        optimizer.zero_grad(set_to_none=True)
-        (weights * cross_entropy_map(classifier(features), target)[0]).mean().backward()
-        optimizer.step()
+        loss = (weights * cross_entropy_map(classifier(features), target)[0]).mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():  # not torch.optim, whose first step imports for a second while somebody waits
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(gradient, alpha=rate)
