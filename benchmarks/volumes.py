@@ -17,6 +17,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
@@ -105,6 +106,7 @@ def predict_monai(image: np.ndarray, classes: int, patch: list[int]) -> np.ndarr
 
     windows = {"sw_batch_size": 1, "overlap": OVERLAP, "mode": "gaussian", "sigma_scale": GAUSSIAN_SIGMA}
     model = network(classes)
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a memory map, and nobody writes
     volume = torch.from_numpy(np.asarray(image))[None]
     probabilities = sliding_window_inference(volume, patch, predictor=lambda x: model(x).softmax(1), **windows)
     size = geometry_of(list(image.shape[1:]))["shape"]
@@ -151,7 +153,7 @@ def predictions(record: bench.Record, store: Store, classes: int, patch: int) ->
     record.add(f"{what}: memory", peaks["ours"], "MiB", peer, peaks["MONAI"], "ratio >= 2")
     record.add(f"{what}: time", times["ours"], "s", peer, times["MONAI"])
     equal = float(np.mean(labels["ours"] == labels["MONAI"]))
-    record.add("voxels with the same label", 100 * equal, "%", peer)
+    record.add(f"voxels with the label that {peer} gives", 100 * equal, "%")
 
 
 def main() -> None:
