@@ -17,18 +17,37 @@ HEAD = ("", "ours", "unit", "peer", "its value", "times better", "goal", "")
 
 
 def tables() -> str:
-    """One section per benchmark: what it says that it measures, machine and versions, its rows."""
-    return "\n".join(section(path) for path in sorted(RESULTS.glob("*.json")))
+    """Which goals are missed; then a section per benchmark: what it measures, its rows, machine and versions."""
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    return "\n".join([goals(records), *(section(*record) for record in records.items())])
 
 
-def section(path: Path) -> str:
-    record = json.loads(path.read_text(encoding="utf-8"))
-    source = (RESULTS.parent / f"{path.stem}.py").read_text(encoding="utf-8")
+def goals(records: dict[str, dict]) -> str:
+    rows = [row for record in records.values() for row in record["rows"] if met(row) is not None]
+    missed = [
+        f"- {row['what']}: {measured(row)}; goal: {row['goal'].partition(' ')[2]}" for row in rows if not met(row)
+    ]
+    lines = [f"{len(rows) - len(missed)} of {len(rows)} are met." + (" Not met:\n" if missed else ""), *missed]
+    return signs("\n".join(["## Goals\n", *lines, ""]))
+
+
+def measured(row: dict) -> str:
+    if row["goal"].startswith("ours"):
+        return f"{number(row['ours'])} {row['unit']}"
+    return f"{number(row['ratio'])} times better than {row['peer']}"
+
+
+def signs(text: str) -> str:
+    return text.replace(">=", "≥").replace("<=", "≤")
+
+
+def section(name: str, record: dict) -> str:
+    source = (RESULTS.parent / f"{name}.py").read_text(encoding="utf-8")
     what = ast.get_docstring(ast.parse(source)).partition("\n\n")[0]
     versions = ", ".join(f"{name} {version or 'absent'}" for name, version in record["versions"].items())
     lines = [HEAD, ("---", "---:", "---", "---", "---:", "---:", "---", "---"), *map(cells, record["rows"])]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {path.stem.capitalize()}\n\n{what}\n\n{table}\n\n{record['machine']}; {record['date']}; {versions}.\n"
+    return f"## {name.capitalize()}\n\n{what}\n\n{table}\n\n{record['machine']}; {record['date']}; {versions}.\n"
 
 
 def cells(row: dict) -> tuple[str, ...]:
@@ -37,7 +56,7 @@ def cells(row: dict) -> tuple[str, ...]:
     verdict = {True: "met", False: "**not met**", None: ""}[met(row)]
     return (
         row["what"], number(row["ours"]), row["unit"], row["peer"], theirs or absent, ratio,
-        row["goal"].replace("ratio", "times better").replace(">=", "≥").replace("<=", "≤"), verdict,
+        signs(row["goal"].replace("ratio", "times better")), verdict,
     )  # fmt: skip
 
 

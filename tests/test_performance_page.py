@@ -49,7 +49,8 @@ def test_a_record_keeps_medians_the_median_of_ratios_and_the_verdict(tmp_path, m
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     (tmp_path.parent / "losses.py").write_text('"""What it measures.\n\nMore."""\n')
     page = module.page("By hand.\n" + module.MARK + "old")
-    assert page.startswith("By hand.\n" + module.MARK + "\n## Losses\n\nWhat it measures.\n")
+    goals = "2 of 3 are met. Not met:\n\n- slow: 2 times better than theirs; goal: ≥ 3\n"
+    assert page.startswith(f"By hand.\n{module.MARK}\n## Goals\n\n{goals}\n## Losses\n\nWhat it measures.\n")
     assert "| slow | 2 | ms | theirs | 4 | 2 | times better ≥ 3 | **not met** |" in page
     assert "| absent | 1 | s | theirs | absent |  | times better ≥ 3 |  |" in page
 
