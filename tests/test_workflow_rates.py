@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 from project import COHORT, Project
 
@@ -73,6 +74,14 @@ def test_both_comparisons_come_out_and_nothing_changes_without_the_key(tmp_path)
     sooner = claims[claims["claim"] == "sooner"]
     assert set(sooner["n_trainings"]) == {1} and set(sooner["mean_control"].astype(float)) == {6.0}
     assert project.planned(*tables) == {}
+
+    verified = project.snakemake("verify", check=False)  # the tables that were not asked for are missing
+    assert "4 cells scored again: 0 differences" in verified.stdout
+    project.snakemake("publish")
+    published = project.folder / "docs/results/tiny"
+    assert len(pd.read_csv(published / "ledger.csv")) == 4 and len(pd.read_csv(published / "learning_rates.csv")) == 4
+    page = (published / "README.md").read_text(encoding="utf-8")
+    assert "## Learning rates" in page and "smoke@tuned" in page
 
     del one["experiment"]["learning_rates"]
     project.configure(one)
