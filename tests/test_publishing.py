@@ -210,6 +210,13 @@ def test_tables_that_a_study_has_no_longer_do_not_stay(tmp_path):
     assert read_study(tmp_path / "tiny").more == {}
 
 
+def test_figures_that_a_study_has_no_longer_do_not_stay(tmp_path):
+    publish(tmp_path / "tiny", run())
+    assert (tmp_path / "tiny/claims.png").exists()
+    publish(tmp_path / "tiny", run(settings=SETTINGS | {"claims": {}}))
+    assert (tmp_path / "tiny/heatmap.png").exists() and not (tmp_path / "tiny/claims.png").exists()
+
+
 def test_studies_without_validations_are_merged():
     def of(seed):
         rows = [table[table["seed"] == seed] for table in (LEDGER, SCORES)]
@@ -291,6 +298,8 @@ def test_nothing_of_the_machine_is_published(published, tmp_path):
     ("text", "found"),
     [
         ("at /home/me/data.nii", ["/home/me/data.nii"]),
+        ("at ~/data.nii", ["~/d"]),
+        ("from file:///data", ["file:/"]),
         ('"/scratch/x"', ["/scratch/x"]),
         (r"in D:\images", ["D:\\"]),
         ("a ratio of 1/2/3, docs/results/x.md, https://host.org/a/b", []),

@@ -21,6 +21,7 @@ from lib.statistics.degradation import degradation as degrade
 DPI = 120
 COLOURS = 64
 TABLES = ("ranking", "comparisons", "claims", "degradation")  # the others are of use to figures alone
+FIGURES = ("claims", "heatmap", "seeds", "degradation")
 
 
 def tables_of(study: Study) -> dict[str, pd.DataFrame]:
@@ -40,7 +41,7 @@ def tables_of(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def figures_of(study: Study, tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """The figures that a page shows, by the stem of their file."""
+    """Those of FIGURES that a study has, by the stem of their file."""
     drawn = {}
     if "claims" in tables:
         drawn["claims"] = claims.draw(tables["claims"])
@@ -74,8 +75,11 @@ def _derive(folder: Path, name: str, study: Study, about: str) -> None:
         else:
             (folder / f"{table}.csv").unlink(missing_ok=True)
     drawn = figures_of(study, tables)
-    for stem, figure in drawn.items():
-        save_small(figure, folder / f"{stem}.png")
+    for stem in FIGURES:
+        if stem in drawn:
+            save_small(drawn[stem], folder / f"{stem}.png")
+        else:
+            (folder / f"{stem}.png").unlink(missing_ok=True)
     page = folder / "README.md"
     written = page.read_text(encoding="utf-8") if page.exists() else ""
     page.write_text(study_page(name, study, tables, list(drawn), about, written), encoding="utf-8")

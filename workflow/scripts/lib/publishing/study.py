@@ -49,7 +49,7 @@ COLUMN = {"datasets": "dataset", "conditions": "condition", "protocols": "protoc
 DIGITS = 5  # significant ones of a score, of which none is measured so well
 _KEY = ["dataset", "condition", "protocol", "method", "fold", "seed"]  # of a cell
 _CASE = [*CELL, "patient", "case", "structure", "status", "unit"]
-_PATH = re.compile(r"(?:^|(?<=[\s\"'=:(,\[`]))(?:/[\w.@+-]+){2,}|\b[A-Za-z]:\\")
+_PATH = re.compile(r"(?:^|(?<=[\s\"'=:(,\[`]))(?:/[\w.@+-]+){2,}|\b[A-Za-z]:\\|~/[\w.]|file:/")
 
 
 @dataclass(frozen=True)
