@@ -3,31 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.status import supervise
+from lib.training_script import train_alone
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    cell = Path(snakemake.output.record).parent
-    protocol = snakemake.config["protocols"][snakemake.wildcards.protocol]
-    job = snakemake.params.job | {
-        "protocol": snakemake.params.job["protocol"] | {"checkpoint_minutes": protocol["checkpoint_minutes"]},
-        "store": snakemake.input.store,
-        "splits": snakemake.input.splits,
-        "certificate": snakemake.input.certificate,
-        "output": snakemake.output.training,
-        "checkpoints": "results/checkpoints",
-        "tensorboard": str("results/tensorboard" / cell.relative_to("results/cells")),
-        "threads": snakemake.threads,
-    }
-    supervise(
-        "train",
-        "lib.few_shot.training:train_cell",
-        job,
-        record=snakemake.output.record,
-        log=snakemake.log[0],
-        attempts=snakemake.config["attempts"],
-        mem_mb=snakemake.resources.mem_mb,
-        gpus=snakemake.resources.gpu,
-    )
+    job = snakemake.params.job
+    minutes = snakemake.config["protocols"][snakemake.wildcards.protocol]["checkpoint_minutes"]
+    job |= {"protocol": job["protocol"] | {"checkpoint_minutes": minutes}}
+    train_alone(snakemake, "lib.few_shot.training:train_cell", job, Path(snakemake.output.record).parent)
