@@ -165,7 +165,7 @@ def test_volumes_with_channels_mask_regions_and_a_spacing_of_the_fold(tmp_path):
         "experiment": {"name": "tiny", "datasets": ["tumours"], "methods": ["small+dice", "small+ce"],
                        "protocol": "solid", "folds": [0, 1], "seeds": [0]},
     })  # fmt: skip
-    project.snakemake()
+    project.snakemake("results/tiny/scores.csv", "results/tiny/ledger.csv")
     data = tmp_path / "results/data/tumours/clean"
     assert sorted(p.name for p in data.iterdir()) == ["store-fold0", "store-fold1"]
     ledger = project.table("ledger.csv")
