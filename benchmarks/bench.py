@@ -35,10 +35,15 @@ def children_time() -> float:
     return os.times().children_user + os.times().children_system
 
 
-def alternate(runs: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time):
+def alternate(
+    runs: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
+    warm_up: bool = True,
+):
     """{name: [seconds in each round]}, in turns, as a busy machine slows all alike; one turn before warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for turn in range(0 if warm_up else 1, rounds + 1):
         for name, run in runs.items():
             start = clock()
             run()

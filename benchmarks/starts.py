@@ -83,13 +83,7 @@ def imports(record: bench.Record, folder: Path, rounds: int) -> None:
     jobs = [
         ("training, to the end of its first step", TRAINING, "a script with MONAI", MONAI_TRAINING, "ours <= 1.9"),
         ("training, to the end of its first step", TRAINING, "AdamW alone, on nine numbers", BARE_TRAINING, ""),
-        (
-            "evaluation, before its first case",
-            "import lib.evaluation",
-            "MONAI's metrics",
-            MONAI_EVALUATION,
-            "ours <= 0.3",
-        ),
+        ("evaluation, before its first case", EVALUATION, "MONAI's metrics", MONAI_EVALUATION, "ours <= 0.3"),
         ("ranking, before its first number", "import lib.statistics.ranking", "", "", ""),
         ("a figure, before its first number", "import lib.figures.heatmap", "", "", ""),
         ("the supervisor of a job", "import lib.status", "", "", ""),
@@ -127,11 +121,9 @@ def scheduling(record: bench.Record, folder: Path, chains: int = 1667) -> None:
         "greedy": ("--touch", "--quiet", "all", "--scheduler", "greedy"),
         "ilp": ("--touch", "--quiet", "all", "--scheduler", "ilp"),
     }
-    seconds = {}
-    for name, command in commands.items():  # minutes each, so once, without warming up
-        before = bench.children_time()
-        process(folder, *SNAKEMAKE, "--forceall", *command)()
-        seconds[name] = bench.children_time() - before
+    runs = {name: process(folder, *SNAKEMAKE, "--forceall", *command) for name, command in commands.items()}
+    times = bench.alternate(runs, 1, bench.children_time, warm_up=False)  # minutes each
+    seconds = {name: of[0] for name, of in times.items()}
     greedy, ilp = (1000 * (seconds[name] - seconds["plan"]) / (3 * chains) for name in ("greedy", "ilp"))
     what = f"a finished job of {3 * chains}, the profile's scheduler"
     record.add(what, greedy, "ms", "Snakemake's default scheduler", ilp, "ours <= 15")

@@ -38,8 +38,8 @@ def build_model(recipe: dict, in_channels: int, out_channels: int, spatial_dims:
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels < 1:
             raise BadInput(f"{name} is {channels}; the architecture '{recipe['name']}' needs at least 1.")
-    import torch
+    from lib.models.layers import CHANNELS_LAST
 
     parameters = {key: value for key, value in recipe.items() if key != "name"}
     model = MODELS.get(recipe["name"])(in_channels, out_channels, spatial_dims, **parameters)
-    return model.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)
+    return model.to(memory_format=CHANNELS_LAST[spatial_dims])

@@ -23,6 +23,7 @@ from lib.data.store import Store
 from lib.errors import BadInput, Diverged
 from lib.inference.device import start_torch
 from lib.losses import build_loss, needs_features
+from lib.models.layers import CHANNELS_LAST
 from lib.search.found import GENOTYPE
 from lib.search.space import OPERATIONS, STRIDED, entropy, table
 from lib.search.supernet import Supernet
@@ -116,7 +117,7 @@ def set_up(
     generators = {name: torch.Generator().manual_seed(seed) for name, seed in zip(names, rest, strict=True)}
     torch.manual_seed(weights)  # first weights and alphas, drawn on the CPU; then dropout
     model = Supernet(channels, store.outputs, dims, *(protocol[key] for key in ("width", "depth", "nodes")))
-    model = model.to(device, memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)
+    model = model.to(device, memory_format=CHANNELS_LAST[dims])
     cases = {part: [open_case(store, case, "train") for case in parts[part]] for part in parts}
     loss = build_loss(
         job["loss"],

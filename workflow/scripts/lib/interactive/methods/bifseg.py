@@ -14,6 +14,7 @@ from lib.interactive.finetuning import certainty_weights, contradicted, label_st
 from lib.interactive.graph_cut import NEIGHBOURHOODS, edges_of
 from lib.interactive.instances import resized_scribbles
 from lib.interactive.networks import foreground_of, load_network, restored
+from lib.models.layers import CHANNELS_LAST
 from lib.registry import did_you_mean, register
 
 LADDER = ("network", "graph_cut", "unweighted", "weighted")
@@ -105,7 +106,7 @@ class BIFSeg:
             with torch.no_grad():
                 self.features = self.network.module.features(self.network.input(self.seen))
             # Channels last, the classifier's order: twice as fast a step as the other.
-            layout = torch.channels_last if self.features.ndim == 4 else torch.channels_last_3d
+            layout = CHANNELS_LAST[self.network.spatial_dims]
             self.features = self.features[(..., *self.seen.inside)].contiguous(memory_format=layout)
             self.classifier = copy.deepcopy(self.network.module.classifier).eval()
 
