@@ -387,7 +387,10 @@ def test_tables_and_pages_of_this_repository_follow_from_its_scores(name, tmp_pa
     folder = ROOT / "docs/results" / name
     study, page = read_study(folder), (folder / "README.md").read_text()
     tables = tables_of(study)
-    for file in ("claims", "ranking", "comparisons"):
+    assert ("claims" in tables) == bool(study.settings.get("claims"))
+    files = {"claims", "ranking", "comparisons"}
+    assert {path.stem for path in folder.glob("*.csv")} & files == tables.keys() & files
+    for file in tables.keys() & files:
         write_table(tmp_path / f"{file}.csv", tables[file])
         there, here = read_table(folder / f"{file}.csv"), read_table(tmp_path / f"{file}.csv")
         pd.testing.assert_frame_equal(there, here, check_dtype=False, rtol=1e-6)
