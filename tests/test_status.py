@@ -272,7 +272,9 @@ def sleeping(stage, in_tmp):
     program = SUPERVISOR.format(
         scripts=scripts, path=f"{scripts}{os.pathsep}{in_tmp}", record=str(CELL.folder / "train.json")
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, preexec_fn=_heed_signals
+    )
     _wait_for(lambda: Path("pid").exists() and Path("pid").read_text().strip())
     yield process, int(Path("pid").read_text())
     process.kill()
@@ -286,6 +288,12 @@ def _wait_for(condition, seconds=15):
         time.sleep(0.02)
 
 
+def _heed_signals():
+    """Whatever these tests were told to ignore (nohup does that), their children would ignore too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -297,8 +305,6 @@ def _gone(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interruption_is_never_a_failure(sleeping, number):
     process, child = sleeping
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("these tests were told to ignore it, as nohup does, and so were their children")
     assert cell_state(CELL.folder)["reason"] == "running"
     process.send_signal(number)
     assert process.wait(10) == 143

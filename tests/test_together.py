@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from conftest import ROOT
-from kills import assert_nothing_trained_twice, end_all, kill, start, weights
+from kills import assert_nothing_trained_twice, end_all, is_under_way, kill, processes, start, weights
 from project import COHORT, Project
 
 import lib.memory
@@ -262,6 +262,10 @@ def alone(tmp_path_factory) -> Project:
     return project
 
 
+def _trainings(folder: Path) -> list[psutil.Process]:
+    return [process for kind, process in processes(folder) if kind == "training"]
+
+
 @pytest.mark.slow
 def test_together_is_as_alone_also_when_one_is_killed(alone, tmp_path):
     project = project_of(tmp_path, seeds_per_job=3)
@@ -270,7 +274,9 @@ def test_together_is_as_alone_also_when_one_is_killed(alone, tmp_path):
     }  # fmt: skip
     controller = start(project, SCORES, "--cores", "2", "--configfile", "tiny.yaml")
     try:
-        _wait_for(lambda: kill(tmp_path, "training", under_way=True), 240)
+        _wait_for(lambda: any(is_under_way(tmp_path, training) for training in _trainings(tmp_path)), 240)
+        assert len(_trainings(tmp_path)) >= 2, "side by side"
+        assert kill(tmp_path, "training", under_way=True) == "training"
         assert controller.wait(300) == 0, (tmp_path / "run.log").read_text()[-5000:]
     finally:
         end_all(tmp_path)
