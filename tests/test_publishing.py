@@ -188,6 +188,17 @@ def test_where_data_lie_and_how_often_checkpoints_are_made_may_differ(published)
     assert merge(read_study(published), run(seeds=(3, 4), settings=elsewhere)).ledger["seed"].nunique() == 5
 
 
+def test_of_simulated_images_the_recipe_is_published():
+    simulated = changed("datasets", "brain_cohort", "source", to={"simulate": "icbm152", "patients": 8, "spacing": 2})
+    study = run(seeds=(0, 1), settings=simulated)
+    assert study.settings["datasets"]["brain_cohort"]["source"]["spacing"] == 2
+    page = study_page("tiny", study, tables_of(study), [], "")
+    assert "simulated (simulate icbm152, patients 8, spacing 2); csf" in page
+    finer = changed("datasets", "brain_cohort", "source", to={"simulate": "icbm152", "patients": 8, "spacing": 1})
+    with pytest.raises(BadInput, match="datasets: brain_cohort: source: spacing is 2 in what is published, 1 here"):
+        merge(study, run(seeds=(3,), settings=finer))
+
+
 def test_other_images_or_test_cases_are_refused(published):
     study = read_study(published)
     with pytest.raises(BadInput, match=r"images or labels of brain_cohort \(clean, fold 1\)"):

@@ -63,6 +63,8 @@ def _ranking(place: tuple[str, str, str], ranking: pd.DataFrame, units: dict) ->
             notes += f" With fewer than 3 seeds, and so separated from nothing: {_listed(few)}."
     else:
         notes += " Fewer than 3 seeds: single trainings, which decide nothing; no method is marked."
+    if (primary["loss"] == "classical").any():
+        notes += " A classical method has one run per fold, which stands under every seed."
     if statuses:
         notes += f" Counted besides: structures of cases that were {_listed(statuses)}, over all trainings."
     return Table(f"Scores: {style.situation_title(place)}", pd.DataFrame(columns), notes, top)
@@ -133,8 +135,9 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
     )  # fmt: skip
     notes = (
         "Difference of means over the same patients and seeds [95 % interval, 90 % of equivalent, not adjusted]; of an "
-        "interaction, the change of that difference; of cheaper, the ratio of costs. Verdicts follow the p-value after "
-        "Holm over all claims; with fewer than 3 seeds it is about patients alone, and decides nothing."
+        "interaction, the change of that difference; of cheaper, the ratio of costs. Reproduced (or smaller) needs a "
+        "p-value of at most 0.05 after Holm over all claims; with fewer than 3 seeds it is about patients alone, and "
+        "decides nothing. Not reproduced follows the interval of the single claim."
     )
     return [Table("Claims: published and measured differences", rows, notes, names=5)]
 

@@ -70,10 +70,14 @@ def overview_page(studies: dict[str, Study], found: pd.DataFrame, claims: dict[s
         "Pages and numbers are written by `snakemake publish` ([how](../publishing.md)).\n\n"
         f"![{picture.TITLE}](overview.png)\n\n*{picture.TITLE}.* {picture.CAPTION}\n\n"
         f"Claims × situations: {listed}.\n\n## Experiments\n\n"
-        "| experiment | data | methods | folds × seeds | trainings or sessions |\n|:--|:--|--:|--:|--:|\n"
+        "A cell is a method under one condition and protocol on one fold with one seed: a training with its tests, a "
+        "method without training, or the sessions of an interactive one.\n\n"
+        "| experiment | data | methods | folds × seeds | cells |\n|:--|:--|--:|--:|--:|\n"
     )
     for name, study in studies.items():
         cells = study.ledger
+        if "kind" in cells:  # the networks of interactive methods are none of them
+            cells = cells[cells["kind"] == "session"]
         text += (
             f"| [{name}]({name}/README.md) | {', '.join(cells['dataset'].unique())} | {cells['method'].nunique()} | "
             f"{cells['fold'].nunique()} × {cells['seed'].nunique()} | {len(cells)} |\n"

@@ -136,10 +136,11 @@ def _data(study: Study) -> str:
     for dataset, rows in scores.groupby("dataset", sort=False):
         recipe = study.settings["datasets"][dataset]
         folds, seeds = (sorted(rows[key].unique()) for key in ("fold", "seed"))
+        made = f"simulated ({_words(recipe['source'])}); " if "source" in recipe else ""
         lines.append(
             f"- `{dataset}`: {rows['patient'].nunique()} patients, {rows['case'].nunique()} cases, each tested once "
             f"per seed; {len(folds)} of {recipe.get('splits', {}).get('folds', len(folds))} folds, {len(seeds)} seeds; "
-            f"{', '.join(rows['structure'].unique())}; {_words(recipe.get('preprocess', {}))}. "
+            f"{made}{', '.join(rows['structure'].unique())}; {_words(recipe.get('preprocess', {}))}. "
             f"Terms: {recipe.get('licence', 'not recorded')}."
         )
     for name, protocol in study.settings["protocols"].items():

@@ -115,7 +115,9 @@ def _among(table: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
 
 
 def _portable(kind: str, recipe: dict) -> dict:
-    hidden = (*OF_A_MACHINE.get(kind, ()), "checkpoint_minutes")
+    hidden = {*OF_A_MACHINE.get(kind, ()), "checkpoint_minutes"}
+    if kind == "datasets" and "simulate" in recipe.get("source", {}):
+        hidden.remove("source")  # it is all that the images are made of
     return {key: value for key, value in recipe.items() if key not in hidden}
 
 
