@@ -13,8 +13,8 @@ TITLE = "What became of published claims"
 CAPTION = (
     "A row is a paper, a square one of its claims in one situation (data set, condition, budget), and its colour the "
     "verdict here. White squares are claims that no published experiment has tested. Undecided is "
-    "not refuted: the interval leaves room for both, or excludes 0 and does not outlast the adjustment for the number of "
-    "claims."
+    "not refuted: the interval leaves room for both, or excludes 0 and does not outlast the adjustment for the number "
+    "of claims."
 )
 
 UNTESTED = "not tested"
