@@ -20,7 +20,7 @@ help: ## this list
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
 	touch $@
 
-demo: .venv/installed ## the default experiment, a few minutes; ends with the path of a report
+demo: .venv/installed ## the default experiment, about ten minutes; ends with the path of a report
 	$(SNAKEMAKE) --quiet rules
 	@echo; echo "The report is ready; open it in a browser:"; echo "  $(CURDIR)/results/demo/report/index.html"
 

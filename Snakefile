@@ -37,6 +37,8 @@ rule report:
         expand(TYPESET, experiment=EXPERIMENT),
         INTERACTIVE,
         f"results/{EXPERIMENT}/report/index.html",
+    message:
+        f"Open in a browser: results/{EXPERIMENT}/report/index.html"
 
 
 rule all:
@@ -44,6 +46,8 @@ rule all:
     input:
         rules.report.input,
         f"results/{EXPERIMENT}/complete" if config["strict"] else [],
+    message:
+        f"Open in a browser: results/{EXPERIMENT}/report/index.html"
 
 
 rule data:

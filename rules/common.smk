@@ -29,6 +29,10 @@ from lib.status import forget_failure
 
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
 segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
+try:
+    segcross.put_on_bases(config)
+except BadInput as error:
+    raise WorkflowError(str(error)) from None
 # Snakemake's --config reads True as a boolean, but true as a string.
 for key in ("strict", "partial", "retry_failed", "keep_probabilities"):
     if str(config.get(key)).lower() in ("true", "false"):

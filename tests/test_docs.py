@@ -16,7 +16,7 @@ from conftest import ROOT, module_at
 from PIL import Image
 from snakemake.utils import update_config, validate
 
-from lib.config import add_claims, check_meaning, replace_blocks
+from lib.config import add_claims, check_meaning, put_on_bases, replace_blocks
 from lib.data.certificate import certify
 from lib.data.check import check_cases, require_sound
 from lib.data.download import remote_files
@@ -73,6 +73,7 @@ def validated(overlay: dict) -> dict:
     config = copy.deepcopy(CONFIG)
     update_config(config, copy.deepcopy(overlay))
     replace_blocks(config, overlay)
+    put_on_bases(config)
     used = {*config["experiment"]["datasets"], *overlay.get("datasets", {})}
     config["datasets"] = {name: block for name, block in config["datasets"].items() if name in used}
     validate(config, str(ROOT / "config/schemas/config.schema.yaml"))

@@ -93,3 +93,16 @@ def test_planning_imports_no_torch():
         "MODELS.check({'name': 'unet', 'width': 8}, ('in_channels', 'out_channels', 'spatial_dims')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_a_file_that_is_no_python_names_itself_and_its_line(registry):
+    broken = registry.module("plain").with_name("broken.py")
+    broken.write_text("x = 1\ndef loss(:\n")
+    with pytest.raises(BadInput, match=r"broken\.py: line 2: invalid syntax"):
+        Registry("lib.things").available()
+
+
+def test_a_file_without_the_decorator_is_told_from_an_unknown_name(registry):
+    registry.module("plain").with_name("forgotten.py").write_text("class Forgotten: ...\n")
+    with pytest.raises(BadInput, match=r"forgotten\.py is there, but nothing in it has @register\('forgotten'\)"):
+        Registry("lib.things").get("forgotten")

@@ -180,6 +180,16 @@ def test_problems_are_listed_with_advice(cases, blank):
     assert len(result.pictures()) == 1
 
 
+def test_the_advice_corrects_the_value_of_the_one_structure_that_no_case_has(cases):
+    for declared, advised in (
+        ({"rv": 1, "wall": 255}, "{rv: 1, wall: 2}"),
+        ({"rv": 255, "wall": [2, 3]}, "{wall: [2, 3], rv: 1}"),
+        ({"wall": 255}, "{label_1: 1, label_2: 2}"),
+    ):
+        advice = check_cases(cases, block(structures=declared), "hearts")["advice"]
+        assert advice.endswith(f"structures: {advised}")
+
+
 @pytest.mark.parametrize("depth", [2, 9])
 def test_a_label_map_of_another_shape_is_shown_without_contours(cases, depth, blank):
     label = np.zeros((12, 10, depth), np.uint8)

@@ -11,6 +11,7 @@ import pytest
 
 from lib import typeset
 from lib.figures import style
+from lib.files import write_table
 
 PLACE = ("brain_cohort", "clean", "demo")
 UNITS = {("brain_cohort", "hd95"): "mm", ("brain_cohort", "assd"): "mm"}
@@ -84,6 +85,14 @@ def test_claims_hold_published_and_measured_and_dashes_for_what_is_missing():
     assert rows[0]["published"] == "+0.110" and rows[0]["measured"] == "+0.105 [+0.060, +0.149]"
     assert rows[-1]["measured"] == rows[-1]["p, Holm"] == rows[-1]["patients × seeds"] == "–"
     assert typeset.markdown(typeset.claim_tables(claims.iloc[:0])) == "None.\n"
+
+
+def test_a_claim_that_was_measured_nowhere_is_a_row_of_dashes(tmp_path):
+    claims = fake.fake_claims()
+    claims.loc[1, ["dataset", "condition", "protocol"]] = ""
+    write_table(tmp_path / "claims.csv", claims)
+    rows = markdown_rows(typeset.markdown(typeset.claim_tables(style.read_table(tmp_path / "claims.csv"))))
+    assert rows[1]["where"] == "`–`" and "·" in rows[0]["where"]
 
 
 def test_cost_is_the_mean_per_training_and_names_methods_without_cost():

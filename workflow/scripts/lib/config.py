@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
+from snakemake.utils import update_config
 
 from lib import classical, external, few_shot
 from lib.budget import BUDGETS
@@ -200,13 +201,34 @@ def replace_blocks(config: dict, overlay: dict) -> None:
             for key in set(BUDGETS) - given:
                 config["protocols"][name].pop(key, None)
     for name, block in overlay.get("datasets", {}).items():
-        own = config["datasets"][name]
-        for key in {"source", "layout", "files", "palette", "structures", "splits"} & block.keys():
-            own[key] = deepcopy(block[key])
-        if "files" in block and "layout" not in block and {"image", "label"} & block["files"].keys():
-            own.pop("layout", None)
-        if "intensity" in block.get("preprocess", {}):
-            own["preprocess"]["intensity"] = deepcopy(block["preprocess"]["intensity"])
+        _replace_in_dataset(config["datasets"][name], block)
+
+
+def put_on_bases(config: dict) -> None:
+    """Give, in place, each dataset with `base` the keys of that one under its own; merged as by `replace_blocks`.
+
+    Raises BadInput for a base that is unknown or has one itself.
+    """
+    blocks = config["datasets"]
+    bases = {name: block["base"] for name, block in blocks.items() if isinstance(block, dict) and "base" in block}
+    for name, base in bases.items():
+        where = f"datasets: {name}: base"
+        _known(base, blocks, where)
+        if base in bases:
+            raise BadInput(f"config, {where}: '{base}' has a base itself; name that one, '{bases[base]}'.")
+        block = {key: value for key, value in blocks[name].items() if key != "base"}
+        blocks[name] = deepcopy(blocks[base])
+        update_config(blocks[name], deepcopy(block))
+        _replace_in_dataset(blocks[name], block)
+
+
+def _replace_in_dataset(own: dict, block: dict) -> None:
+    for key in {"source", "layout", "files", "palette", "structures", "splits"} & block.keys():
+        own[key] = deepcopy(block[key])
+    if "files" in block and "layout" not in block and {"image", "label"} & block["files"].keys():
+        own.pop("layout", None)
+    if "intensity" in block.get("preprocess", {}):
+        own["preprocess"]["intensity"] = deepcopy(block["preprocess"]["intensity"])
 
 
 def explain(error: ValidationError) -> str:

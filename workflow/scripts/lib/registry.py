@@ -52,7 +52,7 @@ class Registry:
         found: dict[str, _Component] = {}
         folder = LIB.joinpath(*self.package.split(".")[1:])
         for file in sorted(folder.glob("*.py")):
-            for node in ast.parse(file.read_text(), str(file)).body:
+            for node in _body(file):
                 for name in _registered_names(node):
                     if name in found:
                         raise ValueError(f"'{name}' is registered in both {found[name].file} and {file}")
@@ -65,7 +65,11 @@ class Registry:
         try:
             return self._components[name]
         except KeyError:
-            raise BadInput(f"{self.package} has no '{name}'.{did_you_mean(str(name), self._components)}") from None
+            file = LIB.joinpath(*self.package.split(".")[1:], f"{name}.py")
+            hint = f" The file {file} is there, but nothing in it has @register('{name}')." if file.exists() else ""
+            raise BadInput(
+                f"{self.package} has no '{name}'.{hint}{did_you_mean(str(name), self._components)}"
+            ) from None
 
     def available(self) -> list[str]:
         """Names of all components, sorted."""
@@ -120,6 +124,13 @@ def nested(recipe: dict) -> list[dict]:
     """
     inside = [part for value in recipe.values() for part in (value if isinstance(value, list) else [value])]
     return [recipe] + [n for part in inside if isinstance(part, dict) and "name" in part for n in nested(part)]
+
+
+def _body(file: Path) -> list[ast.stmt]:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+    except SyntaxError as error:
+        raise BadInput(f"{file}: line {error.lineno}: {error.msg}; every file of this folder is read") from None
 
 
 def _registered_names(node: ast.stmt) -> list[str]:

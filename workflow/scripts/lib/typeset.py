@@ -116,7 +116,9 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
         {
             "claim": claims["claim"],
             "treatment − control": claims["treatment"] + " − " + claims["control"],
-            "where": [" · ".join(names) for names in claims[place].itertuples(index=False)],
+            "where": [
+                " · ".join(filter(None, names)) or DASH for names in claims[place].fillna("").itertuples(index=False)
+            ],
             "metric": claims["metric"].map(lambda name: style.METRIC_NAMES.get(name, name)),
             "claimed": "“" + claims["kind"] + "”" + margins,
             "published": [_signed(value, 3) for value in claims["published_difference"]],

@@ -101,6 +101,11 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
         problems += [f"no case is left; the first fault was {next(iter(faults.values()))[0]}"] * drop
     elif len(kept) == len(cases) or drop:  # every label map was read, so absence is known
         problems += _absent(declared, kept, warnings)
+    if kept and settings["near_duplicates"]["action"] == "list" and _pictures_alone(kept):
+        warnings.append(
+            "each picture counts as a patient of its own. If several show one person, name the person in the pattern or "
+            "by files: table; check.near_duplicates.action: group keeps at least pictures together that look alike"
+        )
     pairs = [] if exempt else _near(kept, signatures, settings["near_duplicates"])
     if settings["near_duplicates"]["action"] == "stop":
         problems += [
@@ -120,7 +125,7 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
         "dataset": dataset,
         "cases": kept,
         "problems": problems,
-        "advice": _advice(structures, undeclared) if problems else "",
+        "advice": _advice(structures, undeclared, kept) if problems else "",
         "warnings": warnings,
         "dropped": [{"case": name, "reasons": reasons} for name, reasons in faults.items()] if drop else [],
         "near_duplicates": {
@@ -226,6 +231,10 @@ def _absent(declared: dict[str, list[int]], sound: list[dict], warnings: list[st
     return problems
 
 
+def _pictures_alone(cases: list[dict]) -> bool:
+    return {row["unit"] for row in cases} == {"px"} and len({row["patient"] for row in cases}) == len(cases)
+
+
 def _near(sound: list[dict], signatures: dict, settings: dict) -> list[tuple[dict, dict, float]]:
     pairs = near_duplicates(
         [signatures[row["case"]] for row in sound], [row["patient"] for row in sound], settings["threshold"]
@@ -233,11 +242,17 @@ def _near(sound: list[dict], signatures: dict, settings: dict) -> list[tuple[dic
     return [(sound[i], sound[j], alike) for i, j, alike in pairs]
 
 
-def _advice(structures: dict, undeclared: set[int]) -> str:
+def _advice(structures: dict, undeclared: set[int], cases: list[dict]) -> str:
+    """`structures` as the label maps have them: with what is undeclared, without what no case has."""
     if not undeclared:
         return ""
+    found = {int(value) for row in cases for value in row["labels"]}
+    absent = [name for name, values in structures.items() if not found & {*np.atleast_1d(values).tolist()}]
     added = {f"label_{value}".replace("-", "minus_"): value for value in sorted(undeclared)}
-    corrected = ", ".join(f"{name}: {value}" for name, value in {**structures, **added}.items())
+    if len(absent) == len(added) == 1:  # one structure, by another value
+        added = dict.fromkeys(absent, *undeclared)
+    there = {name: value for name, value in structures.items() if name not in absent}
+    corrected = ", ".join(f"{name}: {value}" for name, value in {**there, **added}.items())
     return f"If the label maps are right, declare their values:\n    structures: {{{corrected}}}"
 
 

@@ -55,7 +55,13 @@ def about_experiment(name: str, experiments: Path) -> str:
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     link = f"[`config/experiments/{name}.yaml`](../../../config/experiments/{name}.yaml)"
-    return "\n".join([*comment, f"\nThe experiment is {link}."])
+    run = f"snakemake --configfile config/experiments/{name}.yaml"
+    if any(line.endswith(f"--configfile config/experiments/{name}.yaml") for line in comment):
+        how = "what has to be fetched by hand, that command says"
+    else:
+        how = f"`{run}` runs it, or says what has to be fetched by hand"
+    larger = "[A larger one](../../publishing.md#a-larger-run-of-a-published-experiment) takes other names"
+    return "\n".join([*comment, f"\nThe experiment is {link}; {how}. {larger}."])
 
 
 def by_hand(page: str) -> str:
@@ -156,9 +162,11 @@ def _data(study: Study) -> str:
 def _words(settings: dict) -> str:
     said = []
     for key, value in settings.items():
-        if key in ("iterations", "epochs", "minutes", "batch"):
+        if key in ("iterations", "epochs", "minutes", "batch") or value is None:
             continue
-        if isinstance(value, dict):
+        if value == {}:
+            value = "by default"
+        elif isinstance(value, dict):
             value = f"({_words(value)})"
         elif isinstance(value, list):
             value = " × ".join("as it is" if v is None else str(v) for v in value)
