@@ -103,8 +103,8 @@ def check_cases(cases: list[Case], block: dict, dataset: str) -> dict:
         problems += _absent(declared, kept, warnings)
     if kept and settings["near_duplicates"]["action"] == "list" and _pictures_alone(kept):
         warnings.append(
-            "each picture counts as a patient of its own. If several show one person, name the person in the pattern or "
-            "by files: table; check.near_duplicates.action: group keeps at least pictures together that look alike"
+            "each picture counts as a patient of its own. If several show one person, name the person in the pattern "
+            "or by files: table; check.near_duplicates.action: group keeps at least pictures together that look alike"
         )
     pairs = [] if exempt else _near(kept, signatures, settings["near_duplicates"])
     if settings["near_duplicates"]["action"] == "stop":
