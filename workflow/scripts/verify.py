@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from lib.cells import Cell
+from lib.errors import BadInput
 from lib.files import write_table
 from lib.ledger import build_ledger, gather_curves, gather_scores, gather_trials
 from lib.log import logged
@@ -52,6 +53,8 @@ def derive(folder: Path, cells: list[Cell], settings: dict) -> Iterator[tuple[st
 if __name__ == "__main__":
     with logged(snakemake.log[0]) as say:
         settings, folder = snakemake.params.settings, Path("results") / snakemake.params.experiment
+        if not folder.exists():
+            raise BadInput(f"{folder} is not there: run the experiment first (snakemake), then ask whether it holds")
         findings = verify_cells(snakemake.params.jobs, snakemake.threads)
         say(f"{len(snakemake.params.jobs)} cells scored again: {len(findings)} differences")
         cells = [Cell(**names) for names in snakemake.params.cells]

@@ -84,8 +84,8 @@ def overview_page(studies: dict[str, Study], found: pd.DataFrame, claims: dict[s
         )
     text += "\n## Claims\n"
     for source in dict.fromkeys(claim["source"] for claim in known.values()):
-        text += f"\n### {source}\n\n| claim | published | where | measured | verdict | patients × seeds | page |\n"
-        text += "|:--|:--|:--|--:|:--|--:|:--|\n"
+        text += f"\n### {source}\n\n| claim | published | where | measured | p, Holm | verdict | patients × seeds |"
+        text += " page |\n|:--|:--|:--|--:|--:|:--|--:|:--|\n"
         for name, claim in known.items():
             if claim["source"] == source:
                 text += _rows(name, claim, found[found["claim"] == name])
@@ -102,16 +102,18 @@ def _as_claim(row: tuple) -> dict:
 def _rows(name: str, claim: dict, found: pd.DataFrame) -> str:
     if found.empty:
         sides = " − ".join(f"`{method_name(claim[side])}`" for side in ("treatment", "control") if side in claim)
-        return f"| `{name}`: {sides} | {_published(claim)} | {DASH} | {DASH} | {picture.UNTESTED} | {DASH} | {DASH} |\n"
-    text = ""
+        nothing = f"{DASH} | {DASH} | {DASH} | {picture.UNTESTED} | {DASH} | {DASH}"
+        return f"| `{name}`: {sides} | {_published(claim)} | {nothing} |\n"
+    text, published = "", _published(claim)
     (table,) = claim_tables(found)
     for row, shown in zip(found.itertuples(), table.rows.itertuples(index=False), strict=True):
         cells = dict(zip(table.rows.columns, shown, strict=True))
         text += (
             f"| `{name}`: `{cells['treatment − control']}`, {METRIC_NAMES.get(row.metric, row.metric)} | "
-            f"{_published(claim)} | {cells['where']} | {cells['measured']} | **{row.verdict}** | "
+            f"{published} | {cells['where']} | {cells['measured']} | {cells['p, Holm']} | **{row.verdict}** | "
             f"{cells['patients × seeds']} | [{row.study}]({row.study}/README.md) |\n"
         )
+        published = "″"  # as above
     return text
 
 

@@ -75,6 +75,8 @@ def _verdicts(claims: pd.DataFrame) -> str:
     if claims.empty:
         return "The experiment tests no claim."
     sentences = "\n".join(f"- `{row.claim}`: **{row.verdict}**. {row.sentence}" for row in claims.itertuples())
+    if len(claims) > 5:
+        sentences = f"<details><summary>In sentences</summary>\n\n{sentences}\n\n</details>"
     return f"{_demoted(markdown(claim_tables(claims)))}\n\n{sentences}"
 
 
