@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
+from snakemake.utils import update_config, validate
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
@@ -30,7 +30,7 @@ from lib.status import forget_failure
 segcross.add_claims(config, Path(workflow.basedir) / "config" / "claims")
 segcross.replace_blocks(config, workflow.config_settings.overwrite_config)
 try:
-    segcross.put_on_bases(config)
+    segcross.put_on_bases(config, update_config)
 except BadInput as error:
     raise WorkflowError(str(error)) from None
 # Snakemake's --config reads True as a boolean, but true as a string.

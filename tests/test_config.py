@@ -53,7 +53,7 @@ def test_every_shipped_experiment_is_valid(overlay):
     given = yaml.safe_load(overlay.read_text())
     update_config(merged, given)
     replace_blocks(merged, given)
-    put_on_bases(merged)
+    put_on_bases(merged, update_config)
     validate(merged, str(ROOT / "config/schemas/config.schema.yaml"))
     check_meaning(merged)
 
@@ -294,7 +294,7 @@ def test_a_dataset_may_be_a_variant_of_another(config):
     base = copy.deepcopy(config["datasets"]["brain_cohort"])
     own = {"source": {"path": "data/x"}, "preprocess": {"intensity": {"percentiles": [1, 99]}, "spacing": [3, 3, 3]}}
     config["datasets"]["finer"] = {"base": "brain_cohort"} | copy.deepcopy(own)
-    put_on_bases(config)
+    put_on_bases(config, update_config)
     finer = config["datasets"]["finer"]
     assert "base" not in finer and finer["source"] == own["source"]  # replaced as a whole
     assert finer["preprocess"] == base["preprocess"] | own["preprocess"]
@@ -307,7 +307,7 @@ def test_a_dataset_may_be_a_variant_of_another(config):
 def test_a_base_that_is_unknown_or_a_variant_is_refused(config):
     config["datasets"] |= {"finer": {"base": "brain_cohrt"}}
     with pytest.raises(BadInput, match=r"datasets: finer: base: 'brain_cohrt' is not .* Did you mean 'brain_cohort'"):
-        put_on_bases(config)
+        put_on_bases(config, update_config)
     config["datasets"] |= {"finer": {"base": "coarser"}, "coarser": {"base": "brain_cohort"}}
     with pytest.raises(BadInput, match="'coarser' has a base itself; name that one, 'brain_cohort'"):
-        put_on_bases(config)
+        put_on_bases(config, update_config)

@@ -73,7 +73,7 @@ def validated(overlay: dict) -> dict:
     config = copy.deepcopy(CONFIG)
     update_config(config, copy.deepcopy(overlay))
     replace_blocks(config, overlay)
-    put_on_bases(config)
+    put_on_bases(config, update_config)
     used = {*config["experiment"]["datasets"], *overlay.get("datasets", {})}
     config["datasets"] = {name: block for name, block in config["datasets"].items() if name in used}
     validate(config, str(ROOT / "config/schemas/config.schema.yaml"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,6 @@ from pathlib import Path
 import yaml
 from jsonschema import ValidationError
 from jsonschema.exceptions import best_match
-from snakemake.utils import update_config
 
 from lib import classical, external, few_shot
 from lib.budget import BUDGETS
@@ -204,9 +203,10 @@ def replace_blocks(config: dict, overlay: dict) -> None:
         _replace_in_dataset(config["datasets"][name], block)
 
 
-def put_on_bases(config: dict) -> None:
-    """Give, in place, each dataset with `base` the keys of that one under its own; merged as by `replace_blocks`.
+def put_on_bases(config: dict, merge: Callable[[dict, dict], None]) -> None:
+    """Give, in place, each dataset with `base` the keys of that one under its own, as an overlay of that one would.
 
+    merge: puts one mapping over another, in place, as overlays are merged.
     Raises BadInput for a base that is unknown or has one itself.
     """
     blocks = config["datasets"]
@@ -218,7 +218,7 @@ def put_on_bases(config: dict) -> None:
             raise BadInput(f"config, {where}: '{base}' has a base itself; name that one, '{bases[base]}'.")
         block = {key: value for key, value in blocks[name].items() if key != "base"}
         blocks[name] = deepcopy(blocks[base])
-        update_config(blocks[name], deepcopy(block))
+        merge(blocks[name], deepcopy(block))
         _replace_in_dataset(blocks[name], block)
 
 

@@ -14,7 +14,7 @@ CAPTION = (
     "A row is a paper, a square one of its claims in one situation (data set, condition, budget), and its colour the "
     "verdict here. White squares are claims that no published experiment has tested. Undecided is "
     "not refuted: the interval leaves room for both, or excludes 0 and does not outlast the adjustment for the number "
-    "of claims."
+    "of claims. Squares of a paper may rest on the same trainings: they are no votes to be counted."
 )
 
 UNTESTED = "not tested"
