@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -182,7 +181,7 @@ def test_a_mask_that_is_empty_or_missing_says_that_the_structure_is_absent(tmp_p
     absent, patients = result["warnings"]
     assert absent == "structure nerve is absent from 2 cases: empty, gone"
     assert patients.startswith("each picture counts as a patient of its own")
-    named = [dataclasses.replace(case, patient="anna") for case in cases]
+    named = [replace(case, patient="anna") for case in cases]
     assert check(named, block({"nerve": 1}))["warnings"] == [absent]
     assert "structures.nerve: no label map has the value 1 (there are: none)" in message(cases[1:], block({"nerve": 1}))
 

@@ -47,11 +47,14 @@ class Registry:
     def __init__(self, package: str):
         self.package = package
 
+    @property
+    def _folder(self) -> Path:
+        return LIB.joinpath(*self.package.split(".")[1:])
+
     @cached_property
     def _components(self) -> dict[str, _Component]:
         found: dict[str, _Component] = {}
-        folder = LIB.joinpath(*self.package.split(".")[1:])
-        for file in sorted(folder.glob("*.py")):
+        for file in sorted(self._folder.glob("*.py")):
             for node in _body(file):
                 for name in _registered_names(node):
                     if name in found:
@@ -65,7 +68,7 @@ class Registry:
         try:
             return self._components[name]
         except KeyError:
-            file = LIB.joinpath(*self.package.split(".")[1:], f"{name}.py")
+            file = self._folder / f"{name}.py"
             hint = f" The file {file} is there, but nothing in it has @register('{name}')." if file.exists() else ""
             raise BadInput(
                 f"{self.package} has no '{name}'.{hint}{did_you_mean(str(name), self._components)}"

@@ -55,11 +55,11 @@ def about_experiment(name: str, experiments: Path) -> str:
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     link = f"[`config/experiments/{name}.yaml`](../../../config/experiments/{name}.yaml)"
-    run = f"snakemake --configfile config/experiments/{name}.yaml"
-    if any(line.endswith(f"--configfile config/experiments/{name}.yaml") for line in comment):
+    arguments = f"--configfile config/experiments/{name}.yaml"
+    if any(line.endswith(arguments) for line in comment):
         how = "what has to be fetched by hand, that command says"
     else:
-        how = f"`{run}` runs it, or says what has to be fetched by hand"
+        how = f"`snakemake {arguments}` runs it, or says what has to be fetched by hand"
     larger = "[A larger one](../../publishing.md#a-larger-run-of-a-published-experiment) takes other names"
     return "\n".join([*comment, f"\nThe experiment is {link}; {how}. {larger}."])
 
